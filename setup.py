@@ -1,0 +1,58 @@
+"""The compiled part of the build; everything else is in pyproject.toml.
+
+One environment switch per mode: ZMQPUB_DEBUG=1 (no optimization, debug information), ZMQPUB_SANITIZE=address,undefined,
+ZMQPUB_TRACE=1 (line tracing for coverage), ZMQPUB_WERROR=1 (C warnings are errors; CI sets it).
+"""
+
+import os
+import sys
+
+import zmq
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+C = "src/zmqpub/_c"
+CORE = ["body", "endpoint", "flow", "fork", "frames", "journal", "log", "peers", "zmqapi"]
+SHA256 = ["sha256", "sha256_arm", "sha256_portable", "sha256_x86"]
+
+debug = os.environ.get("ZMQPUB_DEBUG") == "1"
+trace = os.environ.get("ZMQPUB_TRACE") == "1"
+sanitize = os.environ.get("ZMQPUB_SANITIZE", "")
+strict = os.environ.get("ZMQPUB_WERROR") == "1"
+
+compile_args = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra"]
+link_args = ["-lpthread"] + (["-ldl"] if sys.platform == "linux" else [])
+compile_args += ["-O0", "-g"] if debug else ["-O3", "-fno-plt"] if sys.platform == "linux" else ["-O3"]
+if strict:
+    compile_args += ["-Werror"]
+if sanitize:
+    flags = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-fno-sanitize-recover=undefined"]
+    compile_args += flags
+    link_args += flags
+
+shared = {
+    # zmq.get_includes() holds what pyzmq's .pxd files include; _c/zmq.h stands in for libzmq's header.
+    "include_dirs": [C, *zmq.get_includes()],
+    "extra_compile_args": compile_args,
+    "extra_link_args": link_args,
+    "depends": [f"{C}/{name}" for name in sorted(os.listdir(C)) if name.endswith(".h")],
+    "define_macros": [("CYTHON_TRACE_NOGIL", "1")] if trace else [],
+}
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension("zmqpub._build", ["src/zmqpub/_build.pyx"], **shared),
+            Extension("zmqpub._fast", ["src/zmqpub/_fast.pyx", *(f"{C}/{name}.c" for name in CORE + SHA256)], **shared),
+        ],
+        compiler_directives={
+            "language_level": "3",
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+            "embedsignature": True,
+            "linetrace": trace,
+        },
+    )
+)

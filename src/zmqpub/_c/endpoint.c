@@ -1,0 +1,259 @@
+#include "endpoint.h"
+#include "clock.h"
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCH 64                 /* events fetched at a time */
+#define BATCH_BYTES (1u << 20)   /* or about so many bytes of bodies: they leave the journal only when all are sent */
+#define SEND_TIMEOUT_MS 10       /* how long a full pipe is waited for before the sender looks who it is */
+#define LARGEST_UPSTREAM 65536   /* bytes: subscribers send only prefixes */
+
+/* ---- the socket ---- */
+
+static int configure(zp_endpoint *ep) {
+    const zp_endpoint_settings *s = &ep->settings;
+    const int64_t largest = LARGEST_UPSTREAM;
+    void *socket = ep->socket;
+    int bad = zp_set_int(socket, ZMQ_SNDHWM, s->hwm) | zp_set_int(socket, ZMQ_XPUB_NODROP, 1) |
+              zp_set_int(socket, ZMQ_SNDTIMEO, SEND_TIMEOUT_MS) | zp_set_int(socket, ZMQ_LINGER, 0) |
+              zp_set_int(socket, ZMQ_TCP_KEEPALIVE, 1) | zp_zmq.setsockopt_(socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
+    if (s->ipv6) bad |= zp_set_int(socket, ZMQ_IPV6, 1);
+    if (s->keepalive_idle >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, s->keepalive_idle);
+    if (s->keepalive_interval >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, s->keepalive_interval);
+    return bad ? -1 : 0;
+}
+
+/* The monitor is there before the first connection can be. */
+static int watch(zp_endpoint *ep, void *context) {
+    static atomic_uint number;
+    char address[64];
+    snprintf(address, sizeof address, "inproc://zmqpub-monitor-%p-%u", (void *)ep, atomic_fetch_add(&number, 1));
+    if (zp_zmq.socket_monitor_(ep->socket, address, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED) < 0) return -1;
+    if (!(ep->monitor = zp_zmq.socket_(context, ZMQ_PAIR))) return -1;
+    return zp_set_int(ep->monitor, ZMQ_LINGER, 0) < 0 ? -1 : zp_zmq.connect_(ep->monitor, address);
+}
+
+static int bind_socket(zp_endpoint *ep, const char *address) {
+    size_t size = sizeof ep->bound;
+    if (zp_zmq.bind_(ep->socket, address) < 0) return -1;
+    if (zp_zmq.getsockopt_(ep->socket, ZMQ_LAST_ENDPOINT, ep->bound, &size) < 0) return -1;
+    memcpy(ep->peers.endpoint, ep->bound, sizeof ep->bound);
+    return 0;
+}
+
+static void close_sockets(zp_endpoint *ep, int linger_ms) {
+    if (ep->socket) {
+        zp_zmq.socket_monitor_(ep->socket, NULL, 0);
+        zp_set_int(ep->socket, ZMQ_LINGER, linger_ms);
+        zp_zmq.close_(ep->socket);
+    }
+    if (ep->monitor) zp_zmq.close_(ep->monitor);
+    ep->socket = ep->monitor = NULL;
+}
+
+zp_endpoint *zp_endpoint_open(void *context, const char *address, const zp_endpoint_settings *settings, zp_journal *journal,
+                              zp_log *log, int *error) {
+    zp_endpoint *ep = calloc(1, sizeof *ep);
+    if (!ep) return *error = ENOMEM, NULL;
+    ep->settings = *settings;
+    ep->journal = journal;
+    ep->log = log;
+    ep->wakeup.read_fd = ep->wakeup.write_fd = -1;
+    pthread_mutex_init(&ep->changes_lock, NULL);
+    zp_peers_init(&ep->peers);
+    if (zp_wakeup_open(&ep->wakeup) < 0) {
+        *error = errno;
+        zp_endpoint_free(ep);
+        return NULL;
+    }
+    if (!(ep->socket = zp_zmq.socket_(context, ZMQ_XPUB)) || configure(ep) < 0 || watch(ep, context) < 0 || bind_socket(ep, address) < 0) {
+        *error = zp_zmq.errno_();
+        zp_endpoint_free(ep);
+        return NULL;
+    }
+    return ep;
+}
+
+void zp_endpoint_free(zp_endpoint *ep) {
+    close_sockets(ep, 0);
+    for (zp_change *c = ep->changes, *next; c; c = next) {
+        next = c->link;
+        free(c);
+    }
+    zp_wakeup_close(&ep->wakeup);
+    zp_peers_free(&ep->peers);
+    pthread_mutex_destroy(&ep->changes_lock);
+    free(ep);
+}
+
+/* ---- notifiers that come and go ---- */
+
+int zp_endpoint_change(zp_endpoint *ep, int topic, int active) {
+    zp_change *c = malloc(sizeof *c), **p;
+    if (!c) return -1;
+    *c = (zp_change){.from = zp_journal_head(ep->journal), .topic = topic, .active = active};
+    pthread_mutex_lock(&ep->changes_lock);
+    for (p = &ep->changes; *p; p = &(*p)->link) continue;
+    *p = c;
+    atomic_store(&ep->has_changes, 1);
+    pthread_mutex_unlock(&ep->changes_lock);
+    zp_wakeup_signal(&ep->wakeup);
+    return 0;
+}
+
+/* A notifier that is added begins as a new one: at counter 0. */
+static void apply(zp_endpoint *ep, const zp_change *c) {
+    zp_notifier *n = &ep->notifiers[c->topic];
+    if (c->active && !n->active) {
+        atomic_store(&n->counter, 0);
+        atomic_store(&n->sent, 0);
+        atomic_store(&n->unwanted, 0);
+        atomic_store(&n->dropped, 0);
+    }
+    n->active = c->active;
+}
+
+static void apply_changes(zp_endpoint *ep, uint64_t event) {
+    if (!atomic_load_explicit(&ep->has_changes, memory_order_acquire)) return;
+    pthread_mutex_lock(&ep->changes_lock);
+    while (ep->changes && ep->changes->from <= event) {
+        zp_change *c = ep->changes;
+        ep->changes = c->link;
+        apply(ep, c);
+        free(c);
+    }
+    atomic_store(&ep->has_changes, ep->changes != NULL);
+    pthread_mutex_unlock(&ep->changes_lock);
+}
+
+/* ---- the thread ---- */
+
+static int past_deadline(zp_endpoint *ep) { return atomic_load(&ep->stop) && zp_now() >= atomic_load(&ep->stop_deadline); }
+
+/* Sleep until there are events, a connection, a subscription, or a word from another thread. 0, or -1 with ep->error. */
+static int rest(zp_endpoint *ep) {
+    zmq_pollitem_t items[] = {{ep->socket, 0, ZMQ_POLLIN, 0}, {ep->monitor, 0, ZMQ_POLLIN, 0}, {NULL, ep->wakeup.read_fd, ZMQ_POLLIN, 0}};
+    const long timeout = ep->settings.hwm == 0 && zp_peers_any_backlog(&ep->peers) ? 50 : -1;
+    if (zp_zmq.poll_(items, 3, timeout) < 0 && zp_zmq.errno_() != EINTR) return ep->error = zp_zmq.errno_(), -1;
+    if (items[2].revents) zp_wakeup_clear(&ep->wakeup);
+    if (items[0].revents || items[1].revents) ep->last_look = 0;
+    return 0;
+}
+
+/* Send a batch; what can't be sent is counted as dropped. ZP_SENT, ZP_GIVE_UP or ZP_DEAD. */
+static int send_batch(zp_endpoint *ep, zp_event *batch, size_t n, uint64_t first) {
+    int r = ZP_SENT;
+    for (size_t i = 0; i < n; i++) {
+        apply_changes(ep, first + i);
+        if (r == ZP_SENT && past_deadline(ep)) r = ZP_GIVE_UP;
+        if (r == ZP_SENT) {
+            r = zp_send_event(ep, &batch[i]);
+            zp_histogram_record(&ep->latency, zp_now() - batch[i].time);
+        } else {
+            for (int t = 0; t < ZP_TOPICS; t++) zp_count_missed(ep, t, zp_event_messages(&batch[i], t));
+        }
+        zp_body_unref(batch[i].body);
+        if ((i & 7) == 7) zp_look_around(ep);
+    }
+    return r;
+}
+
+static void note_missed(zp_endpoint *ep, const uint64_t missed[ZP_TOPICS]) {
+    for (int t = 0; t < ZP_TOPICS; t++) {
+        zp_count_missed(ep, t, missed[t]);
+        if (ep->notifiers[t].active) ep->dropped_unlogged += missed[t];
+    }
+    if (!ep->dropped_unlogged || zp_now() - ep->last_dropped_log < 1000000000u) return; /* a line a second is enough */
+    zp_log_add(ep->log, ZP_LOG_DROPPED, ep->bound, "", ep->dropped_unlogged, 0);
+    ep->dropped_unlogged = 0;
+    ep->last_dropped_log = zp_now();
+}
+
+/* After an end before everything was sent: the rest counts as dropped. */
+static void count_rest(zp_endpoint *ep) {
+    zp_event batch[BATCH];
+    uint64_t first, missed[ZP_TOPICS];
+    for (size_t n; (n = zp_journal_fetch(ep->journal, &ep->cursor, batch, BATCH, SIZE_MAX, &first, missed, 0));) {
+        for (int t = 0; t < ZP_TOPICS; t++) zp_count_missed(ep, t, missed[t]);
+        for (size_t i = 0; i < n; i++) {
+            apply_changes(ep, first + i);
+            for (int t = 0; t < ZP_TOPICS; t++) zp_count_missed(ep, t, zp_event_messages(&batch[i], t));
+            zp_body_unref(batch[i].body);
+        }
+    }
+}
+
+static int serve(zp_endpoint *ep) {
+    zp_event batch[BATCH];
+    uint64_t first, missed[ZP_TOPICS];
+    for (;;) {
+        const int stopping = atomic_load(&ep->stop);
+        zp_look_around(ep);
+        zp_watch_unbounded(ep);
+        size_t n = zp_journal_fetch(ep->journal, &ep->cursor, batch, BATCH, BATCH_BYTES, &first, missed, !stopping);
+        note_missed(ep, missed);
+        if (n) {
+            int r = send_batch(ep, batch, n, first);
+            zp_journal_done(ep->journal, &ep->cursor, first + n);
+            if (r != ZP_SENT) return r;
+        } else {
+            apply_changes(ep, first);
+            if (stopping) return ZP_SENT;
+            if (rest(ep) < 0) return ZP_DEAD;
+        }
+    }
+}
+
+static int linger_left_ms(zp_endpoint *ep) {
+    const uint64_t deadline = atomic_load(&ep->stop_deadline), now = zp_now();
+    if (deadline == UINT64_MAX) return -1;
+    return deadline <= now ? 0 : (int)((deadline - now + 999999) / 1000000);
+}
+
+static void *run(void *argument) {
+    zp_endpoint *ep = argument;
+    const int r = serve(ep);
+    count_rest(ep);
+    close_sockets(ep, r == ZP_SENT ? linger_left_ms(ep) : 0);
+    zp_journal_remove_cursor(ep->journal, &ep->cursor);
+    if (r == ZP_DEAD) {
+        const int terminated = ep->error == ETERM || ep->error == ENOTSOCK;
+        zp_log_add(ep->log, terminated ? ZP_LOG_TERMINATED : ZP_LOG_FAILED, ep->bound, "", 0, ep->error);
+        atomic_store(&ep->state, terminated ? ZP_TERMINATED : ZP_FAILED);
+        if (terminated) zp_journal_close(ep->journal);
+    } else {
+        atomic_store(&ep->state, ZP_STOPPED);
+    }
+    return NULL;
+}
+
+static void wake(void *reader) { zp_wakeup_signal(&((zp_endpoint *)reader)->wakeup); }
+
+int zp_endpoint_start(zp_endpoint *ep) {
+    sigset_t all, before;
+    zp_journal_add_cursor(ep->journal, &ep->cursor, wake, ep);
+    atomic_store(&ep->state, ZP_RUNNING);
+    /* Signals are the interpreter's business: none is delivered to this thread. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int error = pthread_create(&ep->thread, NULL, run, ep);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) zp_journal_remove_cursor(ep->journal, &ep->cursor);
+    else ep->started = 1;
+    return error;
+}
+
+void zp_endpoint_stop(zp_endpoint *ep, uint64_t linger_ns) {
+    const uint64_t deadline = linger_ns >= UINT64_MAX / 2 ? UINT64_MAX : zp_now() + linger_ns;
+    if (!atomic_load(&ep->stop) || deadline < atomic_load(&ep->stop_deadline)) atomic_store(&ep->stop_deadline, deadline);
+    atomic_store(&ep->stop, 1);
+    zp_wakeup_signal(&ep->wakeup);
+}
+
+void zp_endpoint_join(zp_endpoint *ep) {
+    if (!ep->started) return;
+    pthread_join(ep->thread, NULL);
+    ep->started = 0;
+}

@@ -1,0 +1,94 @@
+/* endpoint.h: one address and the thread that sends on it.
+ *
+ * The thread never takes the GIL. It reads the journal through its own cursor, makes the frames of each event late, and
+ * waits when libzmq's pipes are full; who makes it wait too long is disconnected (flow.c). After zp_endpoint_start the
+ * socket belongs to that thread alone.
+ */
+#ifndef ZMQPUB_ENDPOINT_H
+#define ZMQPUB_ENDPOINT_H
+
+#include "histogram.h"
+#include "journal.h"
+#include "log.h"
+#include "peers.h"
+#include "wakeup.h"
+#include "zmqapi.h"
+
+enum { ZP_SLOW_DISCONNECT, ZP_SLOW_DROP, ZP_SLOW_WAIT };
+enum { ZP_RUNNING = 1, ZP_STOPPED, ZP_TERMINATED, ZP_FAILED };
+
+typedef struct {
+    int active;                        /* read and written by the sender only, once it runs */
+    unsigned subscribed;               /* bit n: somebody subscribed to the first n bytes of the topic; sender only */
+    atomic_uint counter;               /* the next message's four bytes */
+    atomic_uint_least64_t sent;        /* handed to libzmq */
+    atomic_uint_least64_t unwanted;    /* counted only: nobody had subscribed */
+    atomic_uint_least64_t dropped;     /* not handed over, or known to have missed a subscriber */
+    atomic_int wanted;                 /* subscribed != 0, for stats() */
+} zp_notifier;
+
+typedef struct zp_change zp_change;
+struct zp_change {                     /* a notifier added or removed while the endpoint runs */
+    zp_change *link;
+    uint64_t from;                     /* the first event that it concerns */
+    int topic, active;
+};
+
+typedef struct {
+    int hwm, slow_subscriber, keepalive_idle, keepalive_interval, ipv6; /* keepalive: seconds, -1 for the system's */
+    uint64_t stall_ns, max_lag_ns;
+} zp_endpoint_settings;
+
+typedef struct {
+    zp_endpoint_settings settings;
+    zp_notifier notifiers[ZP_TOPICS];
+    char bound[256];                   /* ZMQ_LAST_ENDPOINT: with the real port */
+    zp_journal *journal;               /* borrowed: outlives the endpoint */
+    zp_log *log;                       /* borrowed, likewise */
+    zp_journal_cursor cursor;
+    zp_histogram latency;              /* from an event's appending until its last frame is with libzmq */
+    zp_peers peers;
+    zp_wakeup wakeup;
+    void *socket, *monitor;            /* owned */
+    pthread_t thread;
+    int started;
+    atomic_int state;
+    atomic_int stop;
+    atomic_uint_least64_t stop_deadline; /* zp_now() until which the rest is still sent; UINT64_MAX: all of it */
+    pthread_mutex_t changes_lock;
+    zp_change *changes;
+    atomic_int has_changes;
+    atomic_uint_least64_t evictions, blocked_ns;
+    atomic_int lossy;                  /* some subscriber without a descriptor is being dropped for; see flow.c */
+    uint64_t blocked_since, last_eviction, last_look, last_lossy_log, last_dropped_log;
+    uint64_t dropped_unlogged;
+    uint64_t event_time;               /* when the event in hand was appended */
+    int error;                         /* errno of ZP_FAILED */
+} zp_endpoint;
+
+/* Create the socket and bind it: NULL with *error (errno) when that fails; nothing is left then. */
+zp_endpoint *zp_endpoint_open(void *context, const char *address, const zp_endpoint_settings *settings, zp_journal *journal,
+                              zp_log *log, int *error);
+int zp_endpoint_start(zp_endpoint *ep);                       /* 0 or errno */
+void zp_endpoint_stop(zp_endpoint *ep, uint64_t linger_ns);   /* ask it to end; UINT64_MAX: when all is sent */
+void zp_endpoint_join(zp_endpoint *ep);                       /* wait until it did */
+void zp_endpoint_free(zp_endpoint *ep);                       /* joined, or never started */
+int zp_endpoint_change(zp_endpoint *ep, int topic, int active); /* 0, or -1 without memory */
+
+extern const char *const zp_topic_names[ZP_TOPICS];
+const char *zp_topic_text(int topic, size_t *length);
+
+/* ---- between endpoint.c, frames.c and flow.c ---- */
+
+enum { ZP_SENT = 0, ZP_LOST = 1, ZP_GIVE_UP = -1, ZP_DEAD = -2 };
+
+int zp_send_event(zp_endpoint *ep, const zp_event *e);        /* frames.c: ZP_SENT, ZP_GIVE_UP or ZP_DEAD */
+void zp_count_missed(zp_endpoint *ep, int topic, uint64_t messages);
+void zp_look_around(zp_endpoint *ep);                         /* flow.c: connections and subscriptions that came or went */
+/* The pipes are full: wait for the sender's next try. ZP_SENT: try again; ZP_LOST: send, dropping where it is full. */
+int zp_blocked(zp_endpoint *ep);
+void zp_unblocked(zp_endpoint *ep);
+void zp_watch_unbounded(zp_endpoint *ep);                     /* the same care for a mark of 0, which never blocks */
+int zp_set_int(void *socket, int option, int value);
+
+#endif

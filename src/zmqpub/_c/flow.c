@@ -1,0 +1,142 @@
+/* flow.c: what a sender does when a subscriber does not keep up, and how it learns who is there. */
+#include "clock.h"
+#include "endpoint.h"
+#include <string.h>
+
+int zp_set_int(void *socket, int option, int value) { return zp_zmq.setsockopt_(socket, option, &value, sizeof value); }
+
+/* ---- who is there ---- */
+
+static void drain_monitor(zp_endpoint *ep) {
+    for (zmq_msg_t m;;) {
+        uint16_t event;
+        int32_t value;
+        zp_zmq.msg_init_(&m);
+        if (zp_zmq.msg_recv_(&m, ep->monitor, ZMQ_DONTWAIT) < 0) {
+            zp_zmq.msg_close_(&m);
+            return;
+        }
+        if (zp_zmq.msg_size_(&m) == 6 && zp_zmq.msg_more_(&m)) {
+            const uint8_t *data = zp_zmq.msg_data_(&m);
+            memcpy(&event, data, 2);
+            memcpy(&value, data + 2, 4);
+            if (event == ZMQ_EVENT_ACCEPTED) zp_peers_accepted(&ep->peers, value, zp_now());
+            else if (event == ZMQ_EVENT_DISCONNECTED) zp_peers_disconnected(&ep->peers, value);
+        }
+        zp_zmq.msg_close_(&m);
+    }
+}
+
+/* XPUB tells the first subscription to a prefix and the end of the last one. */
+static void note_subscription(zp_endpoint *ep, const uint8_t *prefix, size_t length, int on) {
+    for (int t = 0; t < ZP_TOPICS; t++) {
+        size_t topic_length;
+        const char *topic = zp_topic_text(t, &topic_length);
+        zp_notifier *n = &ep->notifiers[t];
+        if (length > topic_length || memcmp(topic, prefix, length) != 0) continue;
+        if (on) n->subscribed |= 1u << length;
+        else n->subscribed &= ~(1u << length);
+        atomic_store_explicit(&n->wanted, n->subscribed != 0, memory_order_relaxed);
+    }
+}
+
+static void drain_subscriptions(zp_endpoint *ep) {
+    for (zmq_msg_t m;;) {
+        zp_zmq.msg_init_(&m);
+        if (zp_zmq.msg_recv_(&m, ep->socket, ZMQ_DONTWAIT) < 0) {
+            zp_zmq.msg_close_(&m);
+            return;
+        }
+        const uint8_t *data = zp_zmq.msg_data_(&m);
+        const size_t size = zp_zmq.msg_size_(&m);
+        /* Anything else that a peer may send upstream means nothing here. */
+        if (size > 0 && data[0] <= 1 && !zp_zmq.msg_more_(&m)) note_subscription(ep, data + 1, size - 1, data[0]);
+        zp_zmq.msg_close_(&m);
+    }
+}
+
+/* Each look costs a system call: at most every 200 us while there is work (libzmq itself looks every millisecond). */
+#define LOOK_EVERY 200000u
+
+void zp_look_around(zp_endpoint *ep) {
+    const uint64_t now = zp_now();
+    if (now - ep->last_look < LOOK_EVERY) return;
+    ep->last_look = now;
+    drain_subscriptions(ep);
+    drain_monitor(ep);
+}
+
+/* ---- who is slow ---- */
+
+static void report_eviction(zp_endpoint *ep, int what, const zp_peer *peer, uint64_t now) {
+    ep->last_eviction = now;
+    atomic_fetch_add(&ep->evictions, 1);
+    zp_log_add(ep->log, what, ep->bound, peer->address, peer->backlog, 0);
+}
+
+static int evict_stalled(zp_endpoint *ep, uint64_t now) {
+    zp_peer gone;
+    int any = 0;
+    while (zp_peers_evict_stalled(&ep->peers, now, ep->settings.stall_ns, &gone)) {
+        report_eviction(ep, ZP_LOG_EVICTED_STALLED, &gone, now);
+        any = 1;
+    }
+    return any;
+}
+
+/* Act at three quarters of max_lag, so that those who keep up never see all of it; after an eviction give the rest time to
+ * catch up before the next is blamed. */
+static int lags(const zp_endpoint *ep, uint64_t now) {
+    const uint64_t limit = ep->settings.max_lag_ns / 4 * 3;
+    const uint64_t pause = limit / 4 < 1000000000u ? limit / 4 : 1000000000u;
+    return now - ep->event_time >= limit && now - ep->last_eviction >= pause && now - ep->blocked_since >= pause;
+}
+
+/* A subscriber without a descriptor (inproc) can't be disconnected: drop for it, and say so now and then. */
+static int begin_losing(zp_endpoint *ep) {
+    const uint64_t now = zp_now();
+    if (!atomic_exchange(&ep->lossy, 1) && now - ep->last_lossy_log > 10000000000u) {
+        zp_log_add(ep->log, ZP_LOG_LOSSY, ep->bound, "", 0, 0);
+        ep->last_lossy_log = now;
+    }
+    return ZP_LOST;
+}
+
+static int judge(zp_endpoint *ep, uint64_t now) {
+    const uint64_t stall = ep->settings.stall_ns;
+    zp_peers_sample(&ep->peers, now, stall);
+    if (evict_stalled(ep, now)) return ZP_SENT;
+    if (lags(ep, now)) {
+        zp_peer gone;
+        if (!zp_peers_evict_slowest(&ep->peers, &gone)) return begin_losing(ep);
+        report_eviction(ep, ZP_LOG_EVICTED_LAGGING, &gone, now);
+    } else if (now - ep->blocked_since >= stall && !zp_peers_any_backlog(&ep->peers)) {
+        return begin_losing(ep);
+    }
+    return ZP_SENT;
+}
+
+int zp_blocked(zp_endpoint *ep) {
+    const uint64_t now = zp_now();
+    if (atomic_load(&ep->stop) && now >= atomic_load(&ep->stop_deadline)) return ZP_GIVE_UP;
+    if (!ep->blocked_since) ep->blocked_since = now;
+    if (ep->settings.slow_subscriber == ZP_SLOW_DROP || atomic_load(&ep->lossy)) return begin_losing(ep);
+    drain_monitor(ep);
+    drain_subscriptions(ep);
+    return ep->settings.slow_subscriber == ZP_SLOW_WAIT ? ZP_SENT : judge(ep, now);
+}
+
+void zp_unblocked(zp_endpoint *ep) {
+    const uint64_t blocked = zp_now() - ep->blocked_since;
+    atomic_fetch_add_explicit(&ep->blocked_ns, blocked, memory_order_relaxed);
+    ep->blocked_since = 0;
+    zp_peers_relax(&ep->peers);
+}
+
+void zp_watch_unbounded(zp_endpoint *ep) {
+    const uint64_t now = zp_now();
+    if (ep->settings.hwm != 0 || ep->settings.slow_subscriber != ZP_SLOW_DISCONNECT) return;
+    if (now - ep->peers.last_sample < 50000000u) return;
+    zp_peers_sample(&ep->peers, now, ep->settings.stall_ns);
+    evict_stalled(ep, now);
+}

@@ -1,0 +1,299 @@
+#include "journal.h"
+#include "clock.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK 1024 /* events in a chunk: 40 KB */
+
+static zp_event *at(const zp_journal *j, uint64_t s) { return &j->chunks[(s / CHUNK) & (j->chunk_slots - 1)][s % CHUNK]; }
+
+uint32_t zp_event_messages(const zp_event *e, int topic) {
+    const int block = e->kind == ZP_BLOCK_CONNECTED || e->kind == ZP_BLOCK_DISCONNECTED;
+    switch (topic) {
+    case ZP_HASHBLOCK:
+    case ZP_RAWBLOCK: return e->kind == ZP_TIP_UPDATED;
+    case ZP_HASHTX:
+    case ZP_RAWTX: return block ? e->body->count : e->kind == ZP_TX_ADDED;
+    default: return e->kind != ZP_TIP_UPDATED;
+    }
+}
+
+int zp_journal_init(zp_journal *j, size_t bound, int on_full) {
+    memset(j, 0, sizeof *j);
+    j->bound = bound;
+    j->on_full = on_full;
+    j->chunk_slots = 16;
+    j->chunks = calloc(j->chunk_slots, sizeof *j->chunks);
+    if (!j->chunks) return -1;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+#ifndef __APPLE__
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+#endif
+    pthread_mutex_init(&j->lock, NULL);
+    pthread_cond_init(&j->progress, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    return 0;
+}
+
+/* Sleep on progress, the lock held, until `deadline` of zp_now(). 0 when the time is up. */
+static int sleep_until(zp_journal *j, uint64_t deadline) {
+    uint64_t now = zp_now();
+    if (now >= deadline) return 0;
+    struct timespec t;
+#ifdef __APPLE__
+    uint64_t left = deadline - now;
+    t.tv_sec = (time_t)(left / 1000000000u);
+    t.tv_nsec = (long)(left % 1000000000u);
+    j->waiters++;
+    pthread_cond_timedwait_relative_np(&j->progress, &j->lock, &t);
+#else
+    t.tv_sec = (time_t)(deadline / 1000000000u);
+    t.tv_nsec = (long)(deadline % 1000000000u);
+    j->waiters++;
+    pthread_cond_timedwait(&j->progress, &j->lock, &t);
+#endif
+    j->waiters--;
+    return 1;
+}
+
+/* ---- bytes: a body counts once, however many events hold it ---- */
+
+static size_t event_cost(const zp_body *b) {
+    return b->size + sizeof *b + (b->kind == ZP_BLOCK ? b->count * sizeof *b->places : 0);
+}
+
+static size_t cost_of_holding(zp_journal *j, zp_body *b) {
+    return atomic_load_explicit(&b->journal, memory_order_relaxed) == j ? 0 : event_cost(b);
+}
+
+static void hold(zp_journal *j, zp_body *b) {
+    void *nobody = NULL;
+    zp_body_ref(b);
+    if (atomic_load(&b->journal) == j || atomic_compare_exchange_strong(&b->journal, &nobody, j)) {
+        if (b->journal_events++ == 0) j->bytes += event_cost(b);
+    } else {
+        j->bytes += event_cost(b); /* another publisher's journal counts it already: here every event of it counts in full */
+    }
+    j->bytes += sizeof(zp_event);
+}
+
+static void let_go(zp_journal *j, zp_body *b) {
+    j->bytes -= sizeof(zp_event);
+    if (atomic_load(&b->journal) == j) {
+        if (--b->journal_events == 0) {
+            j->bytes -= event_cost(b);
+            atomic_store(&b->journal, NULL);
+        }
+    } else {
+        j->bytes -= event_cost(b);
+    }
+    zp_body_unref(b);
+}
+
+/* ---- the ring, the lock held ---- */
+
+static void drop_tail(zp_journal *j) {
+    let_go(j, at(j, j->tail)->body);
+    j->tail++;
+    if (j->tail % CHUNK == 0) {
+        zp_event **slot = &j->chunks[((j->tail - 1) / CHUNK) & (j->chunk_slots - 1)];
+        zp_event *chunk = *slot;
+        *slot = NULL;
+        /* Keep one at hand, so that a journal that hovers around a chunk's end does not allocate at each turn. */
+        zp_event **ahead = &j->chunks[(j->head / CHUNK + 1) & (j->chunk_slots - 1)];
+        if (!*ahead) *ahead = chunk;
+        else free(chunk);
+    }
+}
+
+/* Let go of what every cursor has handed over. */
+static void trim(zp_journal *j) {
+    uint64_t upto = j->head;
+    for (zp_journal_cursor *c = j->cursors; c; c = c->link)
+        if (c->done < upto) upto = c->done;
+    while (j->tail < upto) drop_tail(j);
+}
+
+static void drop_oldest(zp_journal *j) {
+    const zp_event *e = at(j, j->tail);
+    int missed = 0;
+    for (zp_journal_cursor *c = j->cursors; c; c = c->link) {
+        if (c->next > j->tail) continue; /* its reader has it in hand and will still send it */
+        for (int t = 0; t < ZP_TOPICS; t++) c->missed[t] += zp_event_messages(e, t);
+        c->missed_events++;
+        c->next = j->tail + 1;
+        if (c->done < c->next) c->done = c->next;
+        missed = 1;
+    }
+    j->dropped_events += (uint64_t)missed;
+    drop_tail(j);
+}
+
+static int grow(zp_journal *j) {
+    size_t slots = j->chunk_slots * 2;
+    zp_event **chunks = calloc(slots, sizeof *chunks);
+    if (!chunks) return -1;
+    for (uint64_t n = j->tail / CHUNK; n <= j->head / CHUNK; n++) {
+        chunks[n & (slots - 1)] = j->chunks[n & (j->chunk_slots - 1)];
+        j->chunks[n & (j->chunk_slots - 1)] = NULL;
+    }
+    for (size_t i = 0; i < j->chunk_slots; i++) free(j->chunks[i]); /* the spare one */
+    free(j->chunks);
+    j->chunks = chunks;
+    j->chunk_slots = slots;
+    return 0;
+}
+
+/* A place for the event at head; NULL when there is no memory. */
+static zp_event *room(zp_journal *j) {
+    if (j->head / CHUNK - j->tail / CHUNK + 2 >= j->chunk_slots && j->head % CHUNK == 0 && grow(j) < 0) return NULL;
+    zp_event **slot = &j->chunks[(j->head / CHUNK) & (j->chunk_slots - 1)];
+    if (!*slot && !(*slot = malloc(CHUNK * sizeof **slot))) return NULL;
+    return at(j, j->head);
+}
+
+static void wake_one(zp_journal *j) {
+    /* One is enough: it wakes the next (zp_journal_fetch), so that the publishing thread pays for one at most. */
+    for (zp_journal_cursor *c = j->cursors; c; c = c->link)
+        if (c->waiting && c->next < j->head) {
+            c->waiting = 0;
+            c->wake(c->reader);
+            return;
+        }
+}
+
+/* ---- for those who publish ---- */
+
+int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence) {
+    int result = ZP_OK;
+    const uint64_t now = zp_now();
+    pthread_mutex_lock(&j->lock);
+    if (j->closed) {
+        result = ZP_CLOSED;
+    } else if (j->cursors) { /* without a reader there is nothing to keep */
+        const size_t cost = sizeof(zp_event) + cost_of_holding(j, body);
+        while (j->bytes + cost > j->bound && j->tail < j->head && j->on_full == ZP_ON_FULL_DROP) drop_oldest(j);
+        zp_event *e = NULL;
+        if (j->bytes + cost > j->bound && j->tail < j->head) result = ZP_FULL;
+        else if (!(e = room(j))) result = ZP_NO_MEMORY;
+        if (e) {
+            hold(j, body);
+            *e = (zp_event){.body = body, .mempool_sequence = mempool_sequence, .time = now, .index = index, .kind = (uint8_t)kind};
+            j->head++;
+            wake_one(j);
+        }
+    }
+    pthread_mutex_unlock(&j->lock);
+    return result;
+}
+
+void zp_journal_wait_room(zp_journal *j, uint64_t timeout_ns) {
+    pthread_mutex_lock(&j->lock);
+    if (!j->closed && j->tail < j->head) sleep_until(j, zp_now() + timeout_ns);
+    pthread_mutex_unlock(&j->lock);
+}
+
+int zp_journal_wait_done(zp_journal *j, uint64_t upto, uint64_t timeout_ns) {
+    const uint64_t deadline = zp_now() + timeout_ns;
+    int result = 0;
+    pthread_mutex_lock(&j->lock);
+    for (;;) {
+        int done = 1;
+        for (zp_journal_cursor *c = j->cursors; c; c = c->link) done &= c->done >= upto;
+        if (done || j->closed) {
+            result = done ? 1 : ZP_CLOSED;
+            break;
+        }
+        if (!sleep_until(j, deadline)) break;
+    }
+    pthread_mutex_unlock(&j->lock);
+    return result;
+}
+
+uint64_t zp_journal_head(zp_journal *j) {
+    pthread_mutex_lock(&j->lock);
+    uint64_t head = j->head;
+    pthread_mutex_unlock(&j->lock);
+    return head;
+}
+
+void zp_journal_close(zp_journal *j) {
+    pthread_mutex_lock(&j->lock);
+    j->closed = 1;
+    pthread_cond_broadcast(&j->progress);
+    pthread_mutex_unlock(&j->lock);
+}
+
+void zp_journal_free(zp_journal *j) {
+    while (j->tail < j->head) drop_tail(j);
+    for (size_t i = 0; i < j->chunk_slots; i++) free(j->chunks[i]);
+    free(j->chunks);
+    pthread_cond_destroy(&j->progress);
+    pthread_mutex_destroy(&j->lock);
+}
+
+void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out) {
+    pthread_mutex_lock(&j->lock);
+    out->events = j->head - j->tail;
+    out->bytes = j->bytes;
+    out->bound = j->bound;
+    out->appended = j->head;
+    out->dropped_events = j->dropped_events;
+    out->oldest_ns = j->head > j->tail ? zp_now() - at(j, j->tail)->time : 0;
+    pthread_mutex_unlock(&j->lock);
+}
+
+/* ---- for the senders ---- */
+
+void zp_journal_add_cursor(zp_journal *j, zp_journal_cursor *c, void (*wake)(void *), void *reader) {
+    memset(c, 0, sizeof *c);
+    c->wake = wake;
+    c->reader = reader;
+    pthread_mutex_lock(&j->lock);
+    c->next = c->done = j->head;
+    c->link = j->cursors;
+    j->cursors = c;
+    pthread_mutex_unlock(&j->lock);
+}
+
+void zp_journal_remove_cursor(zp_journal *j, zp_journal_cursor *c) {
+    pthread_mutex_lock(&j->lock);
+    for (zp_journal_cursor **p = &j->cursors; *p; p = &(*p)->link)
+        if (*p == c) {
+            *p = c->link;
+            break;
+        }
+    trim(j);
+    wake_one(j);
+    pthread_cond_broadcast(&j->progress);
+    pthread_mutex_unlock(&j->lock);
+}
+
+size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size_t max, size_t max_bytes, uint64_t *first,
+                        uint64_t missed[ZP_TOPICS], int sleep) {
+    size_t n = 0, bytes = 0;
+    pthread_mutex_lock(&j->lock);
+    for (int t = 0; t < ZP_TOPICS; t++) {
+        missed[t] = c->missed[t];
+        c->missed[t] = 0;
+    }
+    *first = c->next;
+    while (n < max && c->next < j->head && (n == 0 || bytes < max_bytes)) {
+        out[n] = *at(j, c->next++);
+        zp_body_ref(out[n].body);
+        bytes += out[n++].body->size;
+    }
+    c->waiting = n == 0 && sleep;
+    if (n) wake_one(j);
+    pthread_mutex_unlock(&j->lock);
+    return n;
+}
+
+void zp_journal_done(zp_journal *j, zp_journal_cursor *c, uint64_t upto) {
+    pthread_mutex_lock(&j->lock);
+    if (c->done < upto) c->done = upto;
+    trim(j);
+    if (j->waiters) pthread_cond_broadcast(&j->progress);
+    pthread_mutex_unlock(&j->lock);
+}

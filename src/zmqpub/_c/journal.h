@@ -1,0 +1,85 @@
+/* journal.h: the queue between those who publish and the senders: one ring of events, bounded in bytes.
+ *
+ * Appending costs a lock held for some tens of nanoseconds; nobody waits for the network. Every reader has its own
+ * cursor, so a slow one delays no other. An event stays until every cursor has handed it over, or until the bound is
+ * reached and the caller chose to drop the oldest: then each cursor that had not fetched it is told what it missed.
+ */
+#ifndef ZMQPUB_JOURNAL_H
+#define ZMQPUB_JOURNAL_H
+
+#include "body.h"
+#include <pthread.h>
+
+/* The topics, sorted by name as Bitcoin Core sorts its notifiers. */
+enum { ZP_HASHBLOCK, ZP_HASHTX, ZP_RAWBLOCK, ZP_RAWTX, ZP_SEQUENCE, ZP_TOPICS };
+
+enum { ZP_TX_ADDED = 1, ZP_TX_REMOVED, ZP_BLOCK_CONNECTED, ZP_BLOCK_DISCONNECTED, ZP_TIP_UPDATED };
+enum { ZP_ON_FULL_WAIT, ZP_ON_FULL_DROP };
+
+/* What zp_journal_append answers. */
+enum { ZP_OK = 0, ZP_CLOSED = -1, ZP_FULL = -2, ZP_NO_MEMORY = -3 };
+
+typedef struct {
+    zp_body *body;             /* one reference */
+    uint64_t mempool_sequence;
+    uint64_t time;             /* zp_now() when it was appended */
+    uint32_t index;            /* which transaction of the body, for the transaction events */
+    uint8_t kind;
+} zp_event;
+
+typedef struct zp_journal_cursor zp_journal_cursor;
+struct zp_journal_cursor {
+    uint64_t next;                 /* the event to fetch next */
+    uint64_t done;                 /* all before it are with libzmq, or given up; guarded by the journal's lock */
+    uint64_t missed[ZP_TOPICS];    /* messages per topic that dropped events would have made, not yet collected */
+    uint64_t missed_events;
+    int waiting;                   /* its reader sleeps and wants to be woken; guarded by the lock */
+    void (*wake)(void *reader);    /* called with the lock held: must not block */
+    void *reader;
+    zp_journal_cursor *link;
+};
+
+typedef struct {
+    pthread_mutex_t lock;
+    pthread_cond_t progress;       /* a cursor moved, or the journal was closed */
+    int waiters;                   /* threads that wait for progress */
+    zp_event **chunks;             /* ring of chunk pointers; event s is in chunk s / CHUNK */
+    size_t chunk_slots;            /* a power of two */
+    uint64_t head, tail;           /* events [tail, head) are held */
+    size_t bytes, bound;
+    uint64_t dropped_events;
+    int on_full, closed;
+    zp_journal_cursor *cursors;
+} zp_journal;
+
+typedef struct {
+    uint64_t events, bytes, bound, appended, dropped_events, oldest_ns; /* oldest_ns: age; 0 when empty */
+} zp_journal_stats;
+
+int zp_journal_init(zp_journal *j, size_t bound, int on_full);   /* 0 or -1 */
+void zp_journal_free(zp_journal *j);                               /* no cursor may be left */
+void zp_journal_close(zp_journal *j);                              /* appends are refused from now on; waiters wake */
+
+void zp_journal_add_cursor(zp_journal *j, zp_journal_cursor *c, void (*wake)(void *), void *reader);
+void zp_journal_remove_cursor(zp_journal *j, zp_journal_cursor *c);
+
+/* Append one event; takes its own reference to body. ZP_FULL when the bound is reached and the policy is to wait. */
+int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence);
+/* Wait for room or for progress, at most timeout_ns. */
+void zp_journal_wait_room(zp_journal *j, uint64_t timeout_ns);
+/* 1: every cursor has handed over all that was appended before `upto`; 0: not within timeout_ns; ZP_CLOSED. */
+int zp_journal_wait_done(zp_journal *j, uint64_t upto, uint64_t timeout_ns);
+uint64_t zp_journal_head(zp_journal *j);
+
+/* Copy up to max events (and no more than about max_bytes of bodies, but one event always) from the cursor on, each with
+ * a reference that the caller gives back. *first gets the number of the first. What was dropped before it is added to
+ * missed (per topic). With sleep != 0 and nothing to fetch, the cursor is marked waiting. */
+size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size_t max, size_t max_bytes, uint64_t *first,
+                        uint64_t missed[ZP_TOPICS], int sleep);
+void zp_journal_done(zp_journal *j, zp_journal_cursor *c, uint64_t upto);
+void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out);
+
+/* How many messages an event makes for a topic. */
+uint32_t zp_event_messages(const zp_event *e, int topic);
+
+#endif

@@ -1,0 +1,212 @@
+#include "peers.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <linux/sockios.h>
+#endif
+
+void zp_peers_init(zp_peers *p) {
+    memset(p, 0, sizeof *p);
+    pthread_mutex_init(&p->lock, NULL);
+}
+
+void zp_peers_free(zp_peers *p) {
+    for (size_t i = 0; i < p->count; i++) close(p->list[i].fd);
+    free(p->list);
+    pthread_mutex_destroy(&p->lock);
+}
+
+/* ---- what the kernel says of a connection ---- */
+
+static uint64_t backlog_of(int fd) {
+    int bytes = 0;
+#ifdef __linux__
+    if (ioctl(fd, SIOCOUTQ, &bytes) < 0) return 0;
+#else
+    socklen_t size = sizeof bytes;
+    if (getsockopt(fd, SOL_SOCKET, SO_NWRITE, &bytes, &size) < 0) return 0;
+#endif
+    return bytes > 0 ? (uint64_t)bytes : 0;
+}
+
+uint64_t zp_peer_backlog(const zp_peer *peer) { return backlog_of(peer->fd); }
+
+/* Bytes that the peer's kernel acknowledged; 0 where the system does not tell (then only the backlog speaks). */
+static uint64_t acked_of(int fd) {
+#ifdef __linux__
+    /* tcpi_bytes_acked of linux/tcp.h (Linux 4.1), whose place in the system's ABI is fixed; libcs' own struct tcp_info
+     * differ in whether they reach that far. */
+    uint64_t info[32];
+    socklen_t size = sizeof info;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 && size >= 128) return info[15];
+#else
+    (void)fd;
+#endif
+    return 0;
+}
+
+typedef union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+    struct sockaddr_un local;
+    struct sockaddr_storage storage;
+} any_address;
+
+/* Is fd a connection of this endpoint? Between libzmq's message and our dup() the connection may have gone and its number
+ * may name something else of the process: nothing but our own connections may ever be looked at or shut down. */
+static int belongs(const zp_peers *p, int fd) {
+    any_address a;
+    socklen_t size = sizeof a;
+    memset(&a, 0, sizeof a);
+    if (getsockname(fd, &a.any, &size) < 0) return 0;
+    if (a.any.sa_family == AF_UNIX) {
+        const char *path = p->endpoint + (strncmp(p->endpoint, "ipc://", 6) == 0 ? 6 : 0);
+        if (path == p->endpoint) return 0;
+        if (*path == '@') return a.local.sun_path[0] == 0 && strncmp(a.local.sun_path + 1, path + 1, sizeof a.local.sun_path - 1) == 0;
+        return strncmp(a.local.sun_path, path, sizeof a.local.sun_path) == 0;
+    }
+    const char *colon = strrchr(p->endpoint, ':');
+    const long port = colon ? strtol(colon + 1, NULL, 10) : 0;
+    if (a.any.sa_family == AF_INET) return ntohs(a.v4.sin_port) == port;
+    if (a.any.sa_family == AF_INET6) return ntohs(a.v6.sin6_port) == port;
+    return 0;
+}
+
+static void describe(int fd, char *out, size_t room) {
+    any_address a;
+    char text[INET6_ADDRSTRLEN] = "";
+    socklen_t size = sizeof a;
+    memset(&a, 0, sizeof a);
+    if (getpeername(fd, &a.any, &size) < 0) {
+        snprintf(out, room, "unknown");
+    } else if (a.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &a.v4.sin_addr, text, sizeof text);
+        snprintf(out, room, "%s:%u", text, ntohs(a.v4.sin_port));
+    } else if (a.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &a.v6.sin6_addr, text, sizeof text);
+        snprintf(out, room, "[%s]:%u", text, ntohs(a.v6.sin6_port));
+    } else {
+#ifdef __linux__
+        struct { int32_t pid; uint32_t uid, gid; } who; /* struct ucred, which needs _GNU_SOURCE */
+        size = sizeof who;
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0) {
+            snprintf(out, room, "pid %d", (int)who.pid);
+            return;
+        }
+#endif
+        snprintf(out, room, "local");
+    }
+}
+
+/* ---- the list ---- */
+
+static void remove_at(zp_peers *p, size_t i) {
+    close(p->list[i].fd);
+    p->list[i] = p->list[--p->count];
+}
+
+void zp_peers_disconnected(zp_peers *p, int fd) {
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < p->count; i++)
+        if (p->list[i].libzmq_fd == fd) {
+            remove_at(p, i);
+            break;
+        }
+    pthread_mutex_unlock(&p->lock);
+}
+
+void zp_peers_accepted(zp_peers *p, int fd, uint64_t now) {
+    zp_peers_disconnected(p, fd); /* an older connection under the same number has gone */
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) return;
+    if (!belongs(p, copy)) {
+        close(copy);
+        return;
+    }
+    pthread_mutex_lock(&p->lock);
+    if (p->count == p->capacity) {
+        size_t capacity = p->capacity ? p->capacity * 2 : 8;
+        zp_peer *list = realloc(p->list, capacity * sizeof *list);
+        if (!list) { /* unseen, it can neither be counted nor evicted, but it is served */
+            pthread_mutex_unlock(&p->lock);
+            close(copy);
+            return;
+        }
+        p->list = list;
+        p->capacity = capacity;
+    }
+    zp_peer *peer = &p->list[p->count++];
+    memset(peer, 0, sizeof *peer);
+    peer->fd = copy;
+    peer->libzmq_fd = fd;
+    peer->since = peer->last_progress = now;
+    describe(copy, peer->address, sizeof peer->address);
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* ---- who is slow ---- */
+
+void zp_peers_sample(zp_peers *p, uint64_t now, uint64_t stale_ns) {
+    pthread_mutex_lock(&p->lock);
+    const int stale = now - p->last_sample > stale_ns;
+    for (size_t i = 0; i < p->count; i++) {
+        zp_peer *peer = &p->list[i];
+        const uint64_t backlog = backlog_of(peer->fd), acked = acked_of(peer->fd);
+        const int moved = acked ? acked != peer->acked : backlog != peer->backlog;
+        if (backlog == 0 || moved || stale || !peer->sampled) peer->last_progress = now;
+        peer->sampled = 1;
+        peer->backlog = backlog;
+        peer->acked = acked;
+        peer->pressure += backlog;
+    }
+    p->last_sample = now;
+    pthread_mutex_unlock(&p->lock);
+}
+
+int zp_peers_any_backlog(zp_peers *p) {
+    int any = 0;
+    for (size_t i = 0; i < p->count; i++) any |= p->list[i].backlog > 0 && !p->list[i].evicted;
+    return any;
+}
+
+void zp_peers_relax(zp_peers *p) {
+    for (size_t i = 0; i < p->count; i++) p->list[i].pressure = 0;
+}
+
+static void evict(zp_peers *p, zp_peer *peer, zp_peer *out) {
+    pthread_mutex_lock(&p->lock);
+    shutdown(peer->fd, SHUT_RDWR);
+    peer->evicted = 1;
+    *out = *peer;
+    pthread_mutex_unlock(&p->lock);
+}
+
+int zp_peers_evict_stalled(zp_peers *p, uint64_t now, uint64_t stall_ns, zp_peer *out) {
+    for (size_t i = 0; i < p->count; i++) {
+        zp_peer *peer = &p->list[i];
+        if (peer->evicted || peer->backlog == 0 || now - peer->last_progress < stall_ns) continue;
+        evict(p, peer, out);
+        return 1;
+    }
+    return 0;
+}
+
+int zp_peers_evict_slowest(zp_peers *p, zp_peer *out) {
+    zp_peer *worst = NULL;
+    for (size_t i = 0; i < p->count; i++)
+        if (!p->list[i].evicted && p->list[i].pressure && (!worst || p->list[i].pressure > worst->pressure)) worst = &p->list[i];
+    if (!worst) return 0;
+    evict(p, worst, out);
+    return 1;
+}

@@ -1,0 +1,49 @@
+/* peers.h: the connections of one endpoint, seen from outside libzmq: who is stuck, who is slow, and how to let go.
+ *
+ * libzmq tells nobody which subscriber fills its pipe. The socket's monitor tells the file descriptor of each accepted
+ * connection; a dup() of it shows how many bytes its peer has not taken (SIOCOUTQ), and shutdown() on the dup makes
+ * libzmq drop the connection and its pipe at once. inproc has no descriptors.
+ */
+#ifndef ZMQPUB_PEERS_H
+#define ZMQPUB_PEERS_H
+
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    int fd;                  /* our dup, owned; closed when libzmq says disconnected, or the peer's FIN would wait for us */
+    int libzmq_fd;           /* the number libzmq knows it by; only compared */
+    int evicted;
+    int sampled;
+    uint64_t since;          /* when it connected, zp_now() */
+    uint64_t backlog;        /* bytes in the kernel that the peer has not taken, at the last sample */
+    uint64_t acked;          /* bytes the peer's kernel has taken, where the system tells */
+    uint64_t last_progress;  /* when it last took something or had nothing to take */
+    uint64_t pressure;       /* the backlogs of the samples since the endpoint last ran free, added up */
+    char address[96];
+} zp_peer;
+
+typedef struct {
+    pthread_mutex_t lock;    /* the sender changes the list; stats() reads it */
+    zp_peer *list;
+    size_t count, capacity;
+    uint64_t last_sample;
+    char endpoint[256];      /* what the endpoint is bound to, as libzmq reports it */
+} zp_peers;
+
+void zp_peers_init(zp_peers *p);
+void zp_peers_free(zp_peers *p);     /* closes all dups */
+void zp_peers_accepted(zp_peers *p, int fd, uint64_t now);
+void zp_peers_disconnected(zp_peers *p, int fd);
+/* Look at every connection. What was seen longer than `stale_ns` ago says nothing of progress: start anew then. */
+void zp_peers_sample(zp_peers *p, uint64_t now, uint64_t stale_ns);
+uint64_t zp_peer_backlog(const zp_peer *peer); /* bytes not taken, right now */
+int zp_peers_any_backlog(zp_peers *p);
+void zp_peers_relax(zp_peers *p);    /* the endpoint runs free: forget the pressure */
+/* Disconnect one that took nothing for stall_ns; 1 with a copy in *out, 0 when there is none. */
+int zp_peers_evict_stalled(zp_peers *p, uint64_t now, uint64_t stall_ns, zp_peer *out);
+/* Disconnect the one with the most pressure; 0 when no connection has any backlog. */
+int zp_peers_evict_slowest(zp_peers *p, zp_peer *out);
+
+#endif

@@ -1,0 +1,206 @@
+# The C under _c/, as Cython sees it. Only the package's own .pyx files use this; clients cimport zmqpub._fast.
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from zmqpub._opaque cimport zp_body, zp_endpoint, zp_journal, zp_log
+
+
+cdef extern from "cursor.h" nogil:
+    ctypedef struct zp_decode_error:
+        size_t offset
+        uint32_t transaction
+        const char *expected
+        char got[80]
+
+    ctypedef struct zp_cursor:
+        const uint8_t *start
+        const uint8_t *p
+        const uint8_t *end
+        zp_decode_error *error
+
+    bint zp_compact_size(zp_cursor *c, uint64_t *out, const char *expected) noexcept
+    uint64_t zp_load_le(const uint8_t *p, unsigned bytes) noexcept
+
+
+cdef extern from "body.h" nogil:
+    ctypedef struct zp_tx_place:
+        uint32_t start
+        uint32_t witness
+
+    ctypedef struct zp_body_fields "zp_body":
+        const uint8_t *raw
+        size_t size
+        void *owner
+        uint8_t kind
+        uint8_t owner_kind
+        uint32_t count
+        zp_tx_place *places
+        zp_body *next
+
+    enum:
+        ZP_BLOCK
+        ZP_TRANSACTION
+        ZP_OWNER_COPY
+        ZP_OWNER_OBJECT
+        ZP_OWNER_VIEW
+
+    zp_body *zp_body_parse(int kind, const uint8_t *raw, size_t size, zp_decode_error *error) noexcept
+    zp_body *zp_body_from_txid(const uint8_t *txid) noexcept
+    void zp_body_ref(zp_body *b) noexcept
+    void zp_body_unref(zp_body *b) noexcept
+    zp_body *zp_body_take_released() noexcept
+    bint zp_body_any_released() noexcept
+    void zp_body_free(zp_body *b) noexcept
+    const uint8_t *zp_body_txid(zp_body *b, uint32_t i) noexcept
+    const uint8_t *zp_body_wtxid(zp_body *b, uint32_t i) noexcept
+    const uint8_t *zp_body_hash(zp_body *b) noexcept
+    uint32_t zp_body_tx_end(const zp_body *b, uint32_t i) noexcept
+
+
+cdef extern from "sha256.h" nogil:
+    void zp_sha256d(uint8_t *out, const uint8_t *data, size_t length) noexcept
+    void zp_sha256d_pairs(uint8_t *out, const uint8_t *data, size_t count) noexcept
+    const char *zp_sha256_backend() noexcept
+    int zp_sha256_select(const char *name) noexcept
+    const char *zp_sha256_available(size_t i) noexcept
+
+
+cdef extern from "fork.h" nogil:
+    int zp_fork_generation() noexcept
+    int zp_fork_watch() noexcept
+
+
+cdef extern from "zmqapi.h" nogil:
+    const char *zp_zmq_load(const char *path) noexcept
+    ctypedef struct zp_zmq_table:
+        const char *(*strerror_)(int) noexcept nogil
+        void (*version_)(int *, int *, int *) noexcept nogil
+    zp_zmq_table zp_zmq
+
+
+cdef extern from "histogram.h" nogil:
+    ctypedef struct zp_histogram:
+        uint64_t count
+        uint64_t max
+    uint64_t zp_histogram_percentile(zp_histogram *h, double share) noexcept
+
+
+cdef extern from "log.h" nogil:
+    ctypedef struct zp_log_record:
+        int what
+        int error
+        uint64_t number
+        char endpoint[256]
+        char peer[96]
+
+    const size_t SIZEOF_LOG "sizeof(zp_log)"
+    enum:
+        ZP_LOG_EVICTED_STALLED
+        ZP_LOG_EVICTED_LAGGING
+        ZP_LOG_LOSSY
+        ZP_LOG_DROPPED
+        ZP_LOG_TERMINATED
+        ZP_LOG_FAILED
+
+    void zp_log_init(zp_log *log) noexcept
+    void zp_log_free(zp_log *log) noexcept
+    void zp_log_close(zp_log *log) noexcept
+    int zp_log_take(zp_log *log, zp_log_record *out, uint64_t timeout_ns) noexcept
+
+
+cdef extern from "journal.h" nogil:
+    enum:
+        ZP_TOPICS
+        ZP_OK
+        ZP_CLOSED
+        ZP_FULL
+        ZP_NO_MEMORY
+
+    const size_t SIZEOF_JOURNAL "sizeof(zp_journal)"
+
+    ctypedef struct zp_journal_stats:
+        uint64_t events
+        uint64_t bytes
+        uint64_t bound
+        uint64_t appended
+        uint64_t dropped_events
+        uint64_t oldest_ns
+
+    int zp_journal_init(zp_journal *j, size_t bound, int on_full) noexcept
+    void zp_journal_free(zp_journal *j) noexcept
+    void zp_journal_close(zp_journal *j) noexcept
+    int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence) noexcept
+    void zp_journal_wait_room(zp_journal *j, uint64_t timeout_ns) noexcept
+    int zp_journal_wait_done(zp_journal *j, uint64_t upto, uint64_t timeout_ns) noexcept
+    uint64_t zp_journal_head(zp_journal *j) noexcept
+    void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out) noexcept
+
+
+cdef extern from "pthread.h" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_lock(pthread_mutex_t *) noexcept
+    int pthread_mutex_unlock(pthread_mutex_t *) noexcept
+
+
+cdef extern from "peers.h" nogil:
+    ctypedef struct zp_peer:
+        uint64_t since
+        uint64_t backlog
+        char address[96]
+        int fd
+
+    ctypedef struct zp_peers:
+        pthread_mutex_t lock
+        zp_peer *list
+        size_t count
+    uint64_t zp_peer_backlog(const zp_peer *peer) noexcept
+
+
+cdef extern from "clock.h" nogil:
+    uint64_t zp_now() noexcept
+
+
+cdef extern from "endpoint.h" nogil:
+    # The atomic counters read as plain integers here: C11 loads them.
+    ctypedef struct zp_notifier:
+        bint active
+        uint32_t counter
+        uint64_t sent
+        uint64_t unwanted
+        uint64_t dropped
+        bint wanted
+
+    ctypedef struct zp_endpoint_settings:
+        int hwm
+        int slow_subscriber
+        int keepalive_idle
+        int keepalive_interval
+        bint ipv6
+        uint64_t stall_ns
+        uint64_t max_lag_ns
+
+    ctypedef struct zp_endpoint_fields "zp_endpoint":
+        zp_notifier notifiers[5]
+        char bound[256]
+        zp_histogram latency
+        zp_peers peers
+        int state
+        bint started
+        uint64_t evictions
+        uint64_t blocked_ns
+
+    zp_endpoint *zp_endpoint_open(void *context, const char *address, const zp_endpoint_settings *settings,
+                                  zp_journal *journal, zp_log *log, int *error) noexcept
+    int zp_endpoint_start(zp_endpoint *ep) noexcept
+    void zp_endpoint_stop(zp_endpoint *ep, uint64_t linger_ns) noexcept
+    void zp_endpoint_join(zp_endpoint *ep) noexcept
+    void zp_endpoint_free(zp_endpoint *ep) noexcept
+    enum:
+        ZP_RUNNING
+        ZP_STOPPED
+        ZP_TERMINATED
+        ZP_FAILED
+    const char *zp_topic_text(int topic, size_t *length) noexcept
+    int zp_endpoint_change(zp_endpoint *ep, int topic, bint active) noexcept

@@ -1,0 +1,136 @@
+"""Every exception that zmqpub raises, in one tree.
+
+::
+
+    ZmqPubError
+    ├── ConfigError (ValueError)       options that make no sense; all problems at once
+    ├── BindError (OSError)            an address that could not be bound
+    ├── DecodeError (ValueError)       bytes that are no block, transaction or notification
+    ├── ClosedError                    a call on a publisher that was closed
+    │   └── ForkedError                … that belongs to the parent of this process
+    ├── SourceError                    a source of events that cannot go on
+    │   └── DamagedRecordError         a record of a block file that cannot be read
+    └── UnsupportedError               what this machine or this build does not have
+
+Errors carry their data as attributes, so that a program need not parse the text: the option, value and address at
+fault, or the offset, what was expected there and what was found.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+__all__ = [
+    "BindError",
+    "ClosedError",
+    "ConfigError",
+    "ConfigProblem",
+    "DamagedRecordError",
+    "DecodeError",
+    "ForkedError",
+    "SourceError",
+    "UnsupportedError",
+    "ZmqPubError",
+]
+
+
+class ZmqPubError(Exception):
+    """The root of all that zmqpub raises on purpose."""
+
+
+class ConfigProblem(NamedTuple):
+    """One thing wrong with a configuration."""
+
+    option: str
+    """The option's name as the user wrote it, without a leading dash."""
+    value: str | None
+    """Its value as the user wrote it, None where the option itself is the problem."""
+    message: str
+    """What is wrong and what would be right, a sentence without the option's name."""
+    where: str | None = None
+    """Where it was written (``file:line``), None for options given in Python."""
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        setting = self.option if self.value is None else f"{self.option}={self.value}"
+        return f"{place}{setting}: {self.message}"
+
+
+class ConfigError(ZmqPubError, ValueError):
+    """Options that make no sense. Nothing was bound; ``problems`` lists everything that is wrong, not the first only."""
+
+    problems: tuple[ConfigProblem, ...]
+
+    def __init__(self, *problems: ConfigProblem) -> None:
+        self.problems = problems
+        super().__init__("; ".join(str(problem) for problem in problems))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[ConfigProblem, ...]]:
+        return type(self), self.problems
+
+
+class BindError(ZmqPubError, OSError):
+    """An address that could not be bound. Nothing was left bound; ``errno`` is the operating system's or libzmq's."""
+
+    option: str
+    address: str
+
+    def __init__(self, option: str, address: str, errno: int, cause: str | None = None) -> None:
+        self.option = option
+        self.address = address
+        self.cause = cause or os.strerror(errno)
+        super().__init__(errno, f"{option}={address}: cannot bind: {self.cause}")
+
+    def __reduce__(self) -> tuple[type[BindError], tuple[str, str, int, str]]:
+        return type(self), (self.option, self.address, self.errno or 0, self.cause)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class DecodeError(ZmqPubError, ValueError):
+    """Bytes that are not what they should be.
+
+    ``offset`` is where in the given bytes the trouble starts, ``expected`` what the format asks for there and ``got``
+    what was found instead, both as short texts.
+    """
+
+    def __init__(self, what: str, offset: int, expected: str, got: str) -> None:
+        self.what = what
+        self.offset = offset
+        self.expected = expected
+        self.got = got
+        super().__init__(f"{what}: at offset {offset}: expected {expected}, got {got}")
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[str, int, str, str]]:
+        return type(self), (self.what, self.offset, self.expected, self.got)
+
+
+class ClosedError(ZmqPubError):
+    """A call on a publisher that was closed, by its owner or by the end of its ZeroMQ context."""
+
+
+class ForkedError(ClosedError):
+    """A call, in a forked child, on the publisher of the parent: its threads and sockets stayed there."""
+
+
+class SourceError(ZmqPubError):
+    """A source of events that cannot go on."""
+
+
+class DamagedRecordError(SourceError):
+    """A record of a block file that cannot be read; ``path`` and ``offset`` say which."""
+
+    def __init__(self, path: str, offset: int, reason: str) -> None:
+        self.path = path
+        self.offset = offset
+        self.reason = reason
+        super().__init__(f"{path}: at offset {offset}: {reason}")
+
+    def __reduce__(self) -> tuple[type[DamagedRecordError], tuple[str, int, str]]:
+        return type(self), (self.path, self.offset, self.reason)
+
+
+class UnsupportedError(ZmqPubError):
+    """Something that this machine, or this build, does not have."""

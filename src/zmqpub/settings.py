@@ -1,0 +1,108 @@
+"""The settings that are zmqpub's own, given as keywords beside Bitcoin Core's options."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, get_args
+
+from zmqpub.errors import ConfigError, ConfigProblem
+
+__all__ = ["OnFull", "Settings", "SlowSubscriber", "parse_settings"]
+
+OnFull = Literal["wait", "drop"]
+SlowSubscriber = Literal["disconnect", "drop", "wait"]
+
+_MAX_SECONDS: Final = 2_147_483
+"""What fits into libzmq's milliseconds, an int: almost 25 days."""
+_MAX_KEEPALIVE: Final = 32_767
+"""The most seconds that Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a publisher behaves. ConfigError, with everything that is wrong, for values that make no sense."""
+
+    journal_bytes: int = 256 * 1024 * 1024
+    """The bound of the journal in bytes: what is published and not yet sent to everybody."""
+    on_full: OnFull = "wait"
+    """What a call does at that bound: ``wait`` for room, or ``drop`` the oldest events and count them."""
+    stall_timeout: float = 5.0
+    """Seconds after which a subscriber that takes nothing is slow."""
+    max_lag: float = 30.0
+    """Seconds that an endpoint may be behind the journal's head before its slowest subscriber is slow."""
+    slow_subscriber: SlowSubscriber = "disconnect"
+    """What happens to a slow subscriber: ``disconnect`` it, ``drop`` its messages, or ``wait`` for it."""
+    linger: float | None = 0.0
+    """Seconds that closing waits for messages on their way; None waits until all are gone."""
+    tcp_keepalive_idle: int | None = None
+    """Seconds of silence before the first TCP keepalive; None leaves it to the system."""
+    tcp_keepalive_interval: int | None = None
+    """Seconds between TCP keepalives; None leaves it to the system."""
+    io_threads: int = 1
+    """libzmq's I/O threads, where the publisher makes its own context."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            *_integer(self, "journal_bytes", 1, sys.maxsize, "bytes"),
+            *_choice(self, "on_full", get_args(OnFull)),
+            *_seconds(self, "stall_timeout", 0.001),
+            *_seconds(self, "max_lag", 0.001),
+            *_choice(self, "slow_subscriber", get_args(SlowSubscriber)),
+            *(_seconds(self, "linger", 0.0) if self.linger is not None else ()),
+            *(
+                problem
+                for name in ("tcp_keepalive_idle", "tcp_keepalive_interval")
+                if getattr(self, name) is not None
+                for problem in _integer(self, name, 1, _MAX_KEEPALIVE, "seconds")
+            ),
+            *_integer(self, "io_threads", 1, 1024, "threads"),
+        ]
+        if problems:
+            raise ConfigError(*problems)
+
+
+def parse_settings(keywords: Mapping[str, Any]) -> Settings:
+    """`Settings` from keywords; ConfigError names the unknown ones, too, with the nearest known name."""
+    known = {field.name for field in fields(Settings)}
+    problems = [_unknown(name, known) for name in keywords if name not in known]
+    try:
+        settings = Settings(**{name: value for name, value in keywords.items() if name in known})
+    except ConfigError as error:
+        raise ConfigError(*problems, *error.problems) from None
+    if problems:
+        raise ConfigError(*problems)
+    return settings
+
+
+def _unknown(name: str, known: set[str]) -> ConfigProblem:
+    near = difflib.get_close_matches(name, sorted(known), 1)
+    hint = f"did you mean {near[0]}?" if near else f"these are known: {', '.join(sorted(known))}"
+    return ConfigProblem(name, None, f"no known setting; {hint}")
+
+
+def _integer(settings: Settings, name: str, least: int, most: int, unit: str) -> list[ConfigProblem]:
+    value = getattr(settings, name)
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return []
+    return [ConfigProblem(name, repr(value), f"expected a whole number of {unit} from {least} to {most}")]
+
+
+def _seconds(settings: Settings, name: str, least: float) -> list[ConfigProblem]:
+    value = getattr(settings, name)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and least <= value <= _MAX_SECONDS:
+        return []
+    extra = ", or None" if name == "linger" else ""
+    return [ConfigProblem(name, repr(value), f"expected seconds from {least:g} to {_MAX_SECONDS}{extra}")]
+
+
+def _choice(settings: Settings, name: str, choices: tuple[str, ...]) -> list[ConfigProblem]:
+    value = getattr(settings, name)
+    if value in choices:
+        return []
+    near = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return [ConfigProblem(name, repr(value), f"expected one of {', '.join(map(repr, choices))}{hint}")]

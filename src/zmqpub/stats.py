@@ -1,0 +1,113 @@
+"""What Publisher.stats() returns: plain numbers, read without stopping anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zmqpub.wire import Topic
+
+__all__ = ["EndpointStats", "JournalStats", "LatencyStats", "NotifierStats", "Stats", "SubscriberStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class NotifierStats:
+    """One notifier: a topic at an address. ``published`` is the sum of the three counts that follow it."""
+
+    topic: Topic
+    address: str
+    """With the real port."""
+    hwm: int
+    """As configured; the socket's own is that of the first notifier on it."""
+    published: int
+    """Messages that its events have made since it was added; modulo 2**32 this is the next counter."""
+    sent: int
+    """Handed to libzmq, for everyone who had subscribed."""
+    unwanted: int
+    """Counted, but not made: nobody had subscribed to the topic."""
+    dropped: int
+    """Not handed over, or known to have missed a subscriber: the journal was full (on_full="drop"), a subscriber was
+    slow (slow_subscriber="drop", or inproc), or the publisher was closed before. Where one of several subscribers of an
+    endpoint is being dropped for, libzmq does not tell each single message, and the true number may be higher."""
+    wanted: bool
+    """Does anybody subscribe to the topic now?"""
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberStats:
+    """One connection of an endpoint. inproc has none to show."""
+
+    address: str
+    """Remote ``host:port``; ``pid N`` on a unix socket."""
+    backlog_bytes: int
+    """What the kernel holds for it: sent, and not taken by its kernel (tcp) or by itself (ipc)."""
+    connected_for: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyStats:
+    """From the call that handed an event over until its last frame was with libzmq; seconds, within 6 %."""
+
+    events: int
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStats:
+    """One socket and its sender."""
+
+    address: str
+    state: str
+    """``running``, ``stopped``, ``terminated`` (its context was) or ``failed``."""
+    subscribers: tuple[SubscriberStats, ...]
+    backlog_bytes: int
+    """Of all its subscribers."""
+    evictions: int
+    """Slow subscribers that were disconnected."""
+    blocked: float
+    """Seconds that it waited for full pipes, in all."""
+    latency: LatencyStats
+
+
+@dataclass(frozen=True, slots=True)
+class JournalStats:
+    """The queue between the calls and the senders."""
+
+    events: int
+    bytes: int
+    bound: int
+    """In bytes."""
+    appended: int
+    """Events ever appended."""
+    dropped: int
+    """Events that some endpoint never saw, because the bound was reached (on_full="drop")."""
+    oldest: float
+    """Age of the oldest event in seconds, 0.0 when empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Publisher.stats()."""
+
+    notifiers: tuple[NotifierStats, ...]
+    endpoints: tuple[EndpointStats, ...]
+    journal: JournalStats
+
+    @property
+    def sent(self) -> int:
+        """Messages handed to libzmq, all notifiers together."""
+        return sum(notifier.sent for notifier in self.notifiers)
+
+    @property
+    def dropped(self) -> int:
+        """Messages dropped, all notifiers together."""
+        return sum(notifier.dropped for notifier in self.notifiers)
+
+    @property
+    def evictions(self) -> int:
+        """Slow subscribers disconnected, all endpoints together."""
+        return sum(endpoint.evictions for endpoint in self.endpoints)
