@@ -102,6 +102,7 @@ class Publisher:
         self._lock = threading.RLock()
         self._closed = False
         self._running: list[_Running] = []
+        self._order = list(config.notifiers)
         self._own_context = context is None
         self._context: zmq.Context[Any] = zmq.Context(self.settings.io_threads) if context is None else context
         self.engine = Engine(self._context, self.settings.journal_bytes, _ON_FULL[self.settings.on_full])
@@ -177,10 +178,7 @@ class Publisher:
     def active_notifiers(self) -> list[ActiveNotifier]:
         """What ``getzmqnotifications`` reports: sorted by topic, within a topic in the order of configuration."""
         self._check()
-        with self._lock:
-            rows = [(notifier, running.address) for running in self._running for notifier in running.notifiers]
-        rows.sort(key=lambda row: _INDEX[row[0].topic])
-        return [ActiveNotifier(notifier.topic.notifier_type, address, notifier.hwm) for notifier, address in rows]
+        return [ActiveNotifier(notifier.topic.notifier_type, running.address, notifier.hwm) for notifier, running in self._rows()]
 
     def add_notifier(self, topic: Topic | str, address: str, hwm: int = 1000) -> ActiveNotifier:
         """Publish a topic at an address, from the next event on; its counter begins at 0.
@@ -189,17 +187,18 @@ class Publisher:
         """
         self._check()
         with self._lock:
-            existing = [notifier for running in self._running for notifier in running.notifiers]
-            notifier = make_notifier(topic, address, hwm, existing)
-            for running in self._running:
-                if (running.config.endpoint, running.config.notifiers[0].instance) == (notifier.endpoint, notifier.instance):
-                    running.endpoint.change(_INDEX[notifier.topic], True)
-                    running.notifiers.append(notifier)
-                    break
-            else:
+            notifier = make_notifier(topic, address, hwm, self._order)
+            running = self._running_at(notifier)
+            if running is None:
                 running = self._open(PublisherConfig((notifier,)).endpoints()[0])
                 running.endpoint.start([_INDEX[notifier.topic]])
                 self._running.append(running)
+            else:
+                if any(other.topic is notifier.topic for other in running.notifiers):
+                    raise ConfigError(ConfigProblem(notifier.option, address, "there is such a notifier already"))
+                running.endpoint.change(_INDEX[notifier.topic], True)
+                running.notifiers.append(notifier)
+            self._order.append(notifier)
             return ActiveNotifier(notifier.topic.notifier_type, running.address, notifier.hwm)
 
     def remove_notifier(self, topic: Topic | str, address: str) -> None:
@@ -226,10 +225,8 @@ class Publisher:
             running = list(self._running)
         notifiers = [
             NotifierStats(notifier.topic, one.address, notifier.hwm, *_counts(one.endpoint.notifier_stats(_INDEX[notifier.topic])))
-            for one in running
-            for notifier in one.notifiers
+            for notifier, one in self._rows()
         ]
-        notifiers.sort(key=lambda notifier: _INDEX[notifier.topic])
         events, size, bound, appended, dropped, oldest = self.engine.journal_stats()
         return Stats(
             tuple(notifiers), tuple(_endpoint_stats(one) for one in running), JournalStats(events, size, bound, appended, dropped, oldest)
@@ -286,10 +283,23 @@ class Publisher:
 
     # ---- inside ----
 
+    def _rows(self) -> list[tuple[NotifierConfig, _Running]]:
+        """The notifiers, sorted by topic and within a topic as configured, with what they run on."""
+        with self._lock:
+            owner = {id(notifier): running for running in self._running for notifier in running.notifiers}
+            return [(notifier, owner[id(notifier)]) for notifier in sorted(self._order, key=lambda notifier: _INDEX[notifier.topic])]
+
     def _check(self) -> None:
         self.engine.check()
         if self._closed:
             raise ClosedError("the publisher was closed")
+
+    def _running_at(self, notifier: NotifierConfig) -> _Running | None:
+        """What is bound there already, under the configured address or, for a port left to the system, the real one."""
+        for running in self._running:
+            if (running.config.endpoint, running.config.notifiers[0].instance) == (notifier.endpoint, notifier.instance):
+                return running
+        return next((running for running in self._running if running.address == notifier.endpoint), None)
 
     def _open(self, config: EndpointConfig) -> _Running:
         _refuse_live_socket(config)
@@ -312,6 +322,7 @@ class Publisher:
     def _remove(self, running: _Running, notifier: NotifierConfig) -> None:
         running.endpoint.change(_INDEX[notifier.topic], False)
         running.notifiers.remove(notifier)
+        self._order.remove(notifier)
         if not running.notifiers:
             running.endpoint.stop(self.settings.linger)
             running.endpoint.join()
@@ -335,7 +346,7 @@ def _counts(row: tuple[int, int, int, int, bool]) -> tuple[int, int, int, int, b
 
 def _endpoint_stats(running: _Running) -> EndpointStats:
     subscribers = tuple(SubscriberStats(*row) for row in running.endpoint.subscribers())
-    events, percentiles, longest = running.endpoint.latency(_SHARES)
+    events, (p50, p90, p99, p999), longest = running.endpoint.latency(_SHARES)
     evictions, blocked = running.endpoint.flow_stats()
     return EndpointStats(
         running.address,
@@ -344,7 +355,7 @@ def _endpoint_stats(running: _Running) -> EndpointStats:
         sum(subscriber.backlog_bytes for subscriber in subscribers),
         evictions,
         blocked,
-        LatencyStats(events, *percentiles, longest),
+        LatencyStats(events, p50, p90, p99, p999, longest),
     )
 
 

@@ -135,7 +135,7 @@ static int past_deadline(zp_endpoint *ep) { return atomic_load(&ep->stop) && zp_
 /* Sleep until there are events, a connection, a subscription, or a word from another thread. 0, or -1 with ep->error. */
 static int rest(zp_endpoint *ep) {
     zmq_pollitem_t items[] = {{ep->socket, 0, ZMQ_POLLIN, 0}, {ep->monitor, 0, ZMQ_POLLIN, 0}, {NULL, ep->wakeup.read_fd, ZMQ_POLLIN, 0}};
-    const long timeout = ep->settings.hwm == 0 && zp_peers_any_backlog(&ep->peers) ? 50 : -1;
+    const long timeout = zp_unbounded_needs_care(ep) ? 50 : -1;
     if (zp_zmq.poll_(items, 3, timeout) < 0 && zp_zmq.errno_() != EINTR) return ep->error = zp_zmq.errno_(), -1;
     if (items[2].revents) zp_wakeup_clear(&ep->wakeup);
     if (items[0].revents || items[1].revents) ep->last_look = 0;
@@ -150,7 +150,8 @@ static int send_batch(zp_endpoint *ep, zp_event *batch, size_t n, uint64_t first
         if (r == ZP_SENT && past_deadline(ep)) r = ZP_GIVE_UP;
         if (r == ZP_SENT) {
             r = zp_send_event(ep, &batch[i]);
-            zp_histogram_record(&ep->latency, zp_now() - batch[i].time);
+            ep->event_sent = zp_now();
+            zp_histogram_record(&ep->latency, ep->event_sent - batch[i].time);
         } else {
             for (int t = 0; t < ZP_TOPICS; t++) zp_count_missed(ep, t, zp_event_messages(&batch[i], t));
         }

@@ -62,7 +62,7 @@ typedef struct {
     atomic_int lossy;                  /* some subscriber without a descriptor is being dropped for; see flow.c */
     uint64_t blocked_since, last_eviction, last_look, last_lossy_log, last_dropped_log;
     uint64_t dropped_unlogged;
-    uint64_t event_time;               /* when the event in hand was appended */
+    uint64_t event_time, event_sent;   /* when the event in hand was appended, and the last one was with libzmq */
     int error;                         /* errno of ZP_FAILED */
 } zp_endpoint;
 
@@ -88,7 +88,9 @@ void zp_look_around(zp_endpoint *ep);                         /* flow.c: connect
 /* The pipes are full: wait for the sender's next try. ZP_SENT: try again; ZP_LOST: send, dropping where it is full. */
 int zp_blocked(zp_endpoint *ep);
 void zp_unblocked(zp_endpoint *ep);
-void zp_watch_unbounded(zp_endpoint *ep);                     /* the same care for a mark of 0, which never blocks */
+/* The same care for a mark of 0, which never blocks: every 50 ms while there is or may be a backlog. */
+void zp_watch_unbounded(zp_endpoint *ep);
+int zp_unbounded_needs_care(zp_endpoint *ep);
 int zp_set_int(void *socket, int option, int value);
 
 #endif

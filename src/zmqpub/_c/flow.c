@@ -133,10 +133,18 @@ void zp_unblocked(zp_endpoint *ep) {
     zp_peers_relax(&ep->peers);
 }
 
+static int is_unbounded(const zp_endpoint *ep) {
+    return ep->settings.hwm == 0 && ep->settings.slow_subscriber == ZP_SLOW_DISCONNECT;
+}
+
+int zp_unbounded_needs_care(zp_endpoint *ep) {
+    /* libzmq may still be writing what was sent last: what it will leave behind shows within a second. */
+    return is_unbounded(ep) && ep->peers.count && (zp_peers_any_backlog(&ep->peers) || zp_now() - ep->event_sent < 1000000000u);
+}
+
 void zp_watch_unbounded(zp_endpoint *ep) {
     const uint64_t now = zp_now();
-    if (ep->settings.hwm != 0 || ep->settings.slow_subscriber != ZP_SLOW_DISCONNECT) return;
-    if (now - ep->peers.last_sample < 50000000u) return;
+    if (!is_unbounded(ep) || now - ep->peers.last_sample < 50000000u) return;
     zp_peers_sample(&ep->peers, now, ep->settings.stall_ns);
     evict_stalled(ep, now);
 }
