@@ -14,7 +14,7 @@ from zmqpub._fast cimport Block, Transaction, hash_message, hash_pairs
 
 from zmqpub.primitives import BlockHeader
 
-__all__ = ["build_block", "build_transaction", "merkle_root", "mine", "serialize_header", "witness_commitment"]
+__all__ = ["build_block", "build_transaction", "merkle_root", "mine", "serialize_header", "witness_commitment", "xor"]
 
 
 # ---- a growing buffer ----
@@ -255,3 +255,29 @@ def mine(header, uint64_t max_tries=1 << 32):
     if not found:
         raise ValueError(f"no nonce from {header[5]} on, in {max_tries} tries, meets the bits {header[4]:#010x}")
     return BlockHeader(*header[:5], nonce)
+
+
+# ---- obfuscation ----
+
+def xor(const uint8_t[::1] data, bytes key, uint64_t offset=0):
+    """``data`` with the key of Bitcoin Core's xor.dat applied; ``offset``: where in its file the data begins."""
+    cdef size_t n = data.shape[0], size = PyBytes_GET_SIZE(key), i, words
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, n)
+    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(result)
+    cdef uint8_t turned[8]
+    cdef uint64_t word, mask
+    if size != 8:
+        raise ValueError(f"the key has 8 bytes, got {size}")
+    if n == 0:
+        return result
+    for i in range(8):
+        turned[i] = PyBytes_AS_STRING(key)[(offset + i) % 8]
+    memcpy(&mask, turned, 8)
+    words = n // 8
+    for i in range(words):
+        memcpy(&word, &data[8 * i], 8)
+        word ^= mask
+        memcpy(out + 8 * i, &word, 8)
+    for i in range(8 * words, n):
+        out[i] = data[i] ^ turned[i % 8]
+    return result
