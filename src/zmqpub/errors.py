@@ -9,7 +9,8 @@
     ├── ClosedError                    a call on a publisher that was closed
     │   └── ForkedError                … that belongs to the parent of this process
     ├── SourceError                    a source of events that cannot go on
-    │   └── DamagedRecordError         a record of a block file that cannot be read
+    │   ├── DamagedRecordError         a record of a block file that cannot be read
+    │   └── RefusedTransactionError    a transaction that the simulated chain does not take
     └── UnsupportedError               what this machine or this build does not have
 
 Errors carry their data as attributes, so that a program need not parse the text: the option, value and address at
@@ -29,6 +30,7 @@ __all__ = [
     "DamagedRecordError",
     "DecodeError",
     "ForkedError",
+    "RefusedTransactionError",
     "SourceError",
     "UnsupportedError",
     "ZmqPubError",
@@ -130,6 +132,18 @@ class DamagedRecordError(SourceError):
 
     def __reduce__(self) -> tuple[type[DamagedRecordError], tuple[str, int, str]]:
         return type(self), (self.path, self.offset, self.reason)
+
+
+class RefusedTransactionError(SourceError, ValueError):
+    """A transaction that the simulated chain does not take; ``txid`` (32 bytes) says which, ``reason`` why."""
+
+    def __init__(self, txid: bytes, reason: str) -> None:
+        self.txid = txid
+        self.reason = reason
+        super().__init__(f"transaction {txid.hex()} refused: {reason}")
+
+    def __reduce__(self) -> tuple[type[RefusedTransactionError], tuple[bytes, str]]:
+        return type(self), (self.txid, self.reason)
 
 
 class UnsupportedError(ZmqPubError):

@@ -1,1 +1,1 @@
-"""Where a publisher that stands alone gets its events from; each source is a module of its own and loads what it needs."""
+"""Where a publisher that stands alone gets its events from: one module a source, which loads what it needs."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, Union, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from zmqpub._fast import Block, Transaction
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 RemovalReason = Literal["expiry", "sizelimit", "reorg", "conflict", "replaced"]
-"""Why a transaction left the mempool, in Bitcoin Core's words; inclusion in a block is not among them (WIRE: no ``R``)."""
+"""Why a transaction left the mempool, in Bitcoin Core's words; inclusion in a block is not among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class TransactionRemoved:
     reason: RemovalReason
 
 
-Event = Union[BlockConnected, BlockDisconnected, UpdatedBlockTip, TransactionAdded, TransactionRemoved]
+Event: TypeAlias = "BlockConnected | BlockDisconnected | UpdatedBlockTip | TransactionAdded | TransactionRemoved"
 
 
 class EventSink(Protocol):
