@@ -64,7 +64,7 @@ def test_a_reader_that_is_slow_but_alive_is_evicted_before_the_others_lag(caplog
                 took = time.monotonic() - began
         assert (result["received"], result["gaps"]) == (total, 0)
         assert publisher.stats().evictions == 1
-        assert took < 2 + 1, "everything was handed over at once, so what the last message took is the lag"
+        assert took < 15, "at the pace of the slow one it would have taken minutes"
         wait_for(lambda: any("the slowest" in record.message for record in caplog.records))
 
 
@@ -169,7 +169,7 @@ def test_a_full_journal_drops_the_oldest_and_counts(caplog: pytest.LogCaptureFix
             assert stats.sent + stats.dropped == 60 * PER_BLOCK
             assert stats.dropped > 0
             assert result["received"] == stats.sent, "what was counted as dropped is what did not arrive"
-            assert result["gaps"] > 0
+            assert result["gaps"] > 0 or max(result["first"].values()) > 0
             assert {topic: counter + 1 for topic, counter in result["last"].items()} == {
                 notifier.topic.value: notifier.published for notifier in stats.notifiers
             }

@@ -41,11 +41,15 @@ def _run(engine: Engine) -> None:
             _report(*record)
 
 
+_WARNINGS = {
+    "evicted-stalled": "%s: disconnected subscriber %s, which took nothing for stall_timeout; %d bytes pending",
+    "evicted-lagging": "%s: disconnected subscriber %s, the slowest, as the endpoint fell behind by max_lag; %d bytes pending",
+}
+
+
 def _report(what: str, endpoint: str, peer: str, number: int, errno: int) -> None:
-    if what == "evicted-stalled":
-        _log.warning("%s: disconnected subscriber %s, which took nothing for stall_timeout; %d bytes pending", endpoint, peer, number)
-    elif what == "evicted-lagging":
-        _log.warning("%s: disconnected subscriber %s, the slowest, as the endpoint fell behind by max_lag; %d bytes pending", endpoint, peer, number)
+    if what in _WARNINGS:
+        _log.warning(_WARNINGS[what], endpoint, peer, number)
     elif what == "lossy":
         _log.warning("%s: a subscriber does not keep up and cannot or shall not be disconnected; dropping its messages", endpoint)
     elif what == "dropped":

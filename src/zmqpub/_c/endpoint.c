@@ -216,17 +216,13 @@ static int linger_left_ms(zp_endpoint *ep) {
 static void *run(void *argument) {
     zp_endpoint *ep = argument;
     const int r = serve(ep);
+    const int terminated = r == ZP_DEAD && (ep->error == ETERM || ep->error == ENOTSOCK);
+    if (terminated) zp_journal_close(ep->journal); /* before the sockets, which whoever terminates the context waits for */
     count_rest(ep);
     close_sockets(ep, r == ZP_SENT ? linger_left_ms(ep) : 0);
     zp_journal_remove_cursor(ep->journal, &ep->cursor);
-    if (r == ZP_DEAD) {
-        const int terminated = ep->error == ETERM || ep->error == ENOTSOCK;
-        zp_log_add(ep->log, terminated ? ZP_LOG_TERMINATED : ZP_LOG_FAILED, ep->bound, "", 0, ep->error);
-        atomic_store(&ep->state, terminated ? ZP_TERMINATED : ZP_FAILED);
-        if (terminated) zp_journal_close(ep->journal);
-    } else {
-        atomic_store(&ep->state, ZP_STOPPED);
-    }
+    if (r == ZP_DEAD) zp_log_add(ep->log, terminated ? ZP_LOG_TERMINATED : ZP_LOG_FAILED, ep->bound, "", 0, ep->error);
+    atomic_store(&ep->state, terminated ? ZP_TERMINATED : r == ZP_DEAD ? ZP_FAILED : ZP_STOPPED);
     return NULL;
 }
 

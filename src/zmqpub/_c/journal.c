@@ -1,5 +1,6 @@
 #include "journal.h"
 #include "clock.h"
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,7 +79,8 @@ static void hold(zp_journal *j, zp_body *b) {
     j->bytes += sizeof(zp_event);
 }
 
-static void let_go(zp_journal *j, zp_body *b) {
+/* The journal's reference is left to the caller, who gives it back outside the lock: that may free megabytes. */
+static zp_body *let_go(zp_journal *j, zp_body *b) {
     j->bytes -= sizeof(zp_event);
     if (atomic_load(&b->journal) == j) {
         if (--b->journal_events == 0) {
@@ -88,13 +90,13 @@ static void let_go(zp_journal *j, zp_body *b) {
     } else {
         j->bytes -= event_cost(b);
     }
-    zp_body_unref(b);
+    return b;
 }
 
 /* ---- the ring, the lock held ---- */
 
-static void drop_tail(zp_journal *j) {
-    let_go(j, at(j, j->tail)->body);
+static zp_body *drop_tail(zp_journal *j) {
+    zp_body *body = let_go(j, at(j, j->tail)->body);
     j->tail++;
     if (j->tail % CHUNK == 0) {
         zp_event **slot = &j->chunks[((j->tail - 1) / CHUNK) & (j->chunk_slots - 1)];
@@ -105,14 +107,7 @@ static void drop_tail(zp_journal *j) {
         if (!*ahead) *ahead = chunk;
         else free(chunk);
     }
-}
-
-/* Let go of what every cursor has handed over. */
-static void trim(zp_journal *j) {
-    uint64_t upto = j->head;
-    for (zp_journal_cursor *c = j->cursors; c; c = c->link)
-        if (c->done < upto) upto = c->done;
-    while (j->tail < upto) drop_tail(j);
+    return body;
 }
 
 static void drop_oldest(zp_journal *j) {
@@ -127,7 +122,7 @@ static void drop_oldest(zp_journal *j) {
         missed = 1;
     }
     j->dropped_events += (uint64_t)missed;
-    drop_tail(j);
+    zp_body_unref(drop_tail(j));
 }
 
 static int grow(zp_journal *j) {
@@ -153,20 +148,32 @@ static zp_event *room(zp_journal *j) {
     return at(j, j->head);
 }
 
-static void wake_one(zp_journal *j) {
-    /* One is enough: it wakes the next (zp_journal_fetch), so that the publishing thread pays for one at most. */
+/* The next sleeping reader that has something to fetch; unlock_and_wake takes it on. One is enough: it wakes the next
+ * (zp_journal_fetch), so that the publishing thread pays for one at most. */
+static zp_journal_cursor *sleeper(zp_journal *j) {
     for (zp_journal_cursor *c = j->cursors; c; c = c->link)
         if (c->waiting && c->next < j->head) {
             c->waiting = 0;
-            c->wake(c->reader);
-            return;
+            atomic_fetch_add(&j->waking, 1);
+            return c;
         }
+    return NULL;
+}
+
+/* The wake is a system call, and who is woken wants the lock first of all: so unlock before. Meanwhile `waking` keeps the
+ * reader from being removed. */
+static void unlock_and_wake(zp_journal *j, zp_journal_cursor *c) {
+    pthread_mutex_unlock(&j->lock);
+    if (!c) return;
+    c->wake(c->reader);
+    atomic_fetch_sub(&j->waking, 1);
 }
 
 /* ---- for those who publish ---- */
 
 int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence) {
     int result = ZP_OK;
+    zp_journal_cursor *reader = NULL;
     const uint64_t now = zp_now();
     pthread_mutex_lock(&j->lock);
     if (j->closed) {
@@ -181,10 +188,10 @@ int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, ui
             hold(j, body);
             *e = (zp_event){.body = body, .mempool_sequence = mempool_sequence, .time = now, .index = index, .kind = (uint8_t)kind};
             j->head++;
-            wake_one(j);
+            reader = sleeper(j);
         }
     }
-    pthread_mutex_unlock(&j->lock);
+    unlock_and_wake(j, reader);
     return result;
 }
 
@@ -226,7 +233,7 @@ void zp_journal_close(zp_journal *j) {
 }
 
 void zp_journal_free(zp_journal *j) {
-    while (j->tail < j->head) drop_tail(j);
+    while (j->tail < j->head) zp_body_unref(drop_tail(j));
     for (size_t i = 0; i < j->chunk_slots; i++) free(j->chunks[i]);
     free(j->chunks);
     pthread_cond_destroy(&j->progress);
@@ -246,6 +253,25 @@ void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out) {
 
 /* ---- for the senders ---- */
 
+#define TRIM 64
+
+/* Let go of what every cursor has handed over; takes the lock itself, and not for long. */
+static void trim(zp_journal *j) {
+    zp_body *bodies[TRIM];
+    size_t n;
+    do {
+        n = 0;
+        pthread_mutex_lock(&j->lock);
+        uint64_t upto = j->head;
+        for (zp_journal_cursor *c = j->cursors; c; c = c->link)
+            if (c->done < upto) upto = c->done;
+        while (j->tail < upto && n < TRIM) bodies[n++] = drop_tail(j);
+        if (j->waiters) pthread_cond_broadcast(&j->progress);
+        pthread_mutex_unlock(&j->lock);
+        for (size_t i = 0; i < n; i++) zp_body_unref(bodies[i]);
+    } while (n == TRIM);
+}
+
 void zp_journal_add_cursor(zp_journal *j, zp_journal_cursor *c, void (*wake)(void *), void *reader) {
     memset(c, 0, sizeof *c);
     c->wake = wake;
@@ -264,10 +290,11 @@ void zp_journal_remove_cursor(zp_journal *j, zp_journal_cursor *c) {
             *p = c->link;
             break;
         }
-    trim(j);
-    wake_one(j);
+    zp_journal_cursor *reader = sleeper(j); /* the one that was to be woken next may have counted on this one */
     pthread_cond_broadcast(&j->progress);
-    pthread_mutex_unlock(&j->lock);
+    unlock_and_wake(j, reader);
+    trim(j);
+    while (atomic_load(&j->waking)) sched_yield(); /* some thread may be about to wake the one that was removed */
 }
 
 size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size_t max, size_t max_bytes, uint64_t *first,
@@ -285,15 +312,13 @@ size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size
         bytes += out[n++].body->size;
     }
     c->waiting = n == 0 && sleep;
-    if (n) wake_one(j);
-    pthread_mutex_unlock(&j->lock);
+    unlock_and_wake(j, n ? sleeper(j) : NULL);
     return n;
 }
 
 void zp_journal_done(zp_journal *j, zp_journal_cursor *c, uint64_t upto) {
     pthread_mutex_lock(&j->lock);
     if (c->done < upto) c->done = upto;
-    trim(j);
-    if (j->waiters) pthread_cond_broadcast(&j->progress);
     pthread_mutex_unlock(&j->lock);
+    trim(j);
 }

@@ -34,7 +34,7 @@ struct zp_journal_cursor {
     uint64_t missed[ZP_TOPICS];    /* messages per topic that dropped events would have made, not yet collected */
     uint64_t missed_events;
     int waiting;                   /* its reader sleeps and wants to be woken; guarded by the lock */
-    void (*wake)(void *reader);    /* called with the lock held: must not block */
+    void (*wake)(void *reader);    /* called without the lock: a system call, no more */
     void *reader;
     zp_journal_cursor *link;
 };
@@ -50,6 +50,7 @@ typedef struct {
     uint64_t dropped_events;
     int on_full, closed;
     zp_journal_cursor *cursors;
+    atomic_int waking;             /* wakes under way outside the lock: no cursor may vanish meanwhile */
 } zp_journal;
 
 typedef struct {
