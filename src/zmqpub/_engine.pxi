@@ -171,7 +171,8 @@ cdef class Engine:
         if result == 0:
             return None
         what = {
-            ZP_LOG_EVICTED_STALLED: "evicted-stalled", ZP_LOG_EVICTED_LAGGING: "evicted-lagging", ZP_LOG_LOSSY: "lossy",
+            ZP_LOG_EVICTED_STALLED: "evicted-stalled", ZP_LOG_EVICTED_LAGGING: "evicted-lagging",
+            ZP_LOG_EVICTED_FLOODING: "evicted-flooding", ZP_LOG_LOSSY: "lossy",
             ZP_LOG_DROPPED: "dropped", ZP_LOG_TERMINATED: "terminated", ZP_LOG_FAILED: "failed",
         }[record.what]
         return what, record.endpoint.decode(), record.peer.decode(), record.number, record.error

@@ -98,6 +98,7 @@ cdef extern from "log.h" nogil:
     enum:
         ZP_LOG_EVICTED_STALLED
         ZP_LOG_EVICTED_LAGGING
+        ZP_LOG_EVICTED_FLOODING
         ZP_LOG_LOSSY
         ZP_LOG_DROPPED
         ZP_LOG_TERMINATED

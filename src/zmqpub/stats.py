@@ -67,7 +67,7 @@ class EndpointStats:
     backlog_bytes: int
     """Of all its subscribers."""
     evictions: int
-    """Slow subscribers that were disconnected."""
+    """Subscribers that were disconnected: slow ones, and such as flooded it with subscriptions."""
     blocked: float
     """Seconds that it waited for full pipes, in all."""
     latency: LatencyStats
@@ -109,5 +109,5 @@ class Stats:
 
     @property
     def evictions(self) -> int:
-        """Slow subscribers disconnected, all endpoints together."""
+        """Subscribers disconnected, all endpoints together."""
         return sum(endpoint.evictions for endpoint in self.endpoints)

@@ -8,7 +8,7 @@
 #define BATCH 64                 /* events fetched at a time */
 #define BATCH_BYTES (1u << 20)   /* or about so many bytes of bodies: they leave the journal only when all are sent */
 #define SEND_TIMEOUT_MS 10       /* how long a full pipe is waited for before the sender looks who it is */
-#define LARGEST_UPSTREAM 65536   /* bytes: subscribers send only prefixes */
+#define LARGEST_UPSTREAM 512     /* bytes: subscribers send only prefixes, and libzmq keeps a node for each byte of one */
 
 /* ---- the socket ---- */
 
@@ -17,7 +17,8 @@ static int configure(zp_endpoint *ep) {
     const int64_t largest = LARGEST_UPSTREAM;
     void *socket = ep->socket;
     int bad = zp_set_int(socket, ZMQ_SNDHWM, s->hwm) | zp_set_int(socket, ZMQ_XPUB_NODROP, 1) |
-              zp_set_int(socket, ZMQ_SNDTIMEO, SEND_TIMEOUT_MS) | zp_set_int(socket, ZMQ_LINGER, 0) |
+              zp_set_int(socket, ZMQ_XPUB_VERBOSER, 1) | zp_set_int(socket, ZMQ_SNDTIMEO, SEND_TIMEOUT_MS) |
+              zp_set_int(socket, ZMQ_LINGER, 0) |
               zp_set_int(socket, ZMQ_TCP_KEEPALIVE, 1) | zp_zmq.setsockopt_(socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
     if (s->ipv6) bad |= zp_set_int(socket, ZMQ_IPV6, 1);
     if (s->keepalive_idle >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, s->keepalive_idle);
@@ -40,6 +41,7 @@ static int bind_socket(zp_endpoint *ep, const char *address) {
     if (zp_zmq.bind_(ep->socket, address) < 0) return -1;
     if (zp_zmq.getsockopt_(ep->socket, ZMQ_LAST_ENDPOINT, ep->bound, &size) < 0) return -1;
     memcpy(ep->peers.endpoint, ep->bound, sizeof ep->bound);
+    ep->is_inproc = strncmp(ep->bound, "inproc://", 9) == 0;
     return 0;
 }
 

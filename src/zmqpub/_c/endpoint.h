@@ -19,12 +19,13 @@ enum { ZP_RUNNING = 1, ZP_STOPPED, ZP_TERMINATED, ZP_FAILED };
 
 typedef struct {
     int active;                        /* read and written by the sender only, once it runs */
-    unsigned subscribed;               /* bit n: somebody subscribed to the first n bytes of the topic; sender only */
+    unsigned subscribed;               /* 0 when nobody subscribes to any of it; sender only */
+    unsigned nameless;                 /* subscriptions of whom no connection is known (inproc); sender only */
     atomic_uint counter;               /* the next message's four bytes */
     atomic_uint_least64_t sent;        /* handed to libzmq */
     atomic_uint_least64_t unwanted;    /* counted only: nobody had subscribed */
     atomic_uint_least64_t dropped;     /* not handed over, or known to have missed a subscriber */
-    atomic_int wanted;                 /* subscribed != 0, for stats() */
+    atomic_int wanted;                 /* the same as subscribed, for stats() */
 } zp_notifier;
 
 typedef struct zp_change zp_change;
@@ -51,7 +52,7 @@ typedef struct {
     zp_wakeup wakeup;
     void *socket, *monitor;            /* owned */
     pthread_t thread;
-    int started;
+    int started, is_inproc;
     atomic_int state;
     atomic_int stop;
     atomic_uint_least64_t stop_deadline; /* zp_now() until which the rest is still sent; UINT64_MAX: all of it */

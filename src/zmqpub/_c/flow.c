@@ -27,31 +27,86 @@ static void drain_monitor(zp_endpoint *ep) {
     }
 }
 
-/* XPUB tells the first subscription to a prefix and the end of the last one. */
-static void note_subscription(zp_endpoint *ep, const uint8_t *prefix, size_t length, int on) {
+static void report_eviction(zp_endpoint *ep, int what, const zp_peer *peer, uint64_t now) {
+    ep->last_eviction = now;
+    atomic_fetch_add(&ep->evictions, 1);
+    zp_log_add(ep->log, what, ep->bound, peer->address, peer->backlog, 0);
+}
+
+/* A subscription without a connection is inproc's, and counted; elsewhere it is of a peer that could not be identified, and
+ * stands, as its end can't be told from what libzmq reports of peers that left (their connection's end says it already). */
+static void note_nameless(zp_endpoint *ep, zp_notifier *n, int on) {
+    if (on) n->nameless++;
+    else if (ep->is_inproc && n->nameless) n->nameless--;
+}
+
+/* One subscription (on) or its end, of whom libzmq names by the number of its connection. What one peer cancels concerns
+ * nobody else. Answers whether it was about any topic. */
+static int note_subscription(zp_endpoint *ep, zp_peer *peer, const uint8_t *prefix, size_t length, int on) {
+    int useful = 0;
     for (int t = 0; t < ZP_TOPICS; t++) {
         size_t topic_length;
         const char *topic = zp_topic_text(t, &topic_length);
         zp_notifier *n = &ep->notifiers[t];
         if (length > topic_length || memcmp(topic, prefix, length) != 0) continue;
-        if (on) n->subscribed |= 1u << length;
-        else n->subscribed &= ~(1u << length);
-        atomic_store_explicit(&n->wanted, n->subscribed != 0, memory_order_relaxed);
+        useful = 1;
+        if (peer) zp_peers_subscribe(&ep->peers, peer, t, (unsigned)length, on);
+        else note_nameless(ep, n, on);
     }
+    return useful;
 }
 
+/* A real subscriber sends a handful of prefixes in its life. */
+#define MOST_UPSTREAM 1000u      /* messages in a second */
+#define MOST_USELESS 262144u     /* bytes of prefixes of no topic, in all */
+
+static void mind_flood(zp_endpoint *ep, zp_peer *peer, size_t useless) {
+    const uint64_t now = zp_now();
+    zp_peer gone;
+    if (now - peer->said_since > 1000000000u) {
+        peer->said_since = now;
+        peer->said = 0;
+    }
+    peer->useless += useless;
+    if ((++peer->said <= MOST_UPSTREAM && peer->useless <= MOST_USELESS) || peer->evicted) return;
+    zp_peers_evict(&ep->peers, peer, &gone);
+    report_eviction(ep, ZP_LOG_EVICTED_FLOODING, &gone, now);
+}
+
+static void note_upstream(zp_endpoint *ep, zmq_msg_t *m) {
+    const uint8_t *data = zp_zmq.msg_data_(m);
+    const size_t size = zp_zmq.msg_size_(m);
+    const int fd = ep->is_inproc ? -1 : zp_zmq.msg_get_(m, ZMQ_SRCFD);
+    zp_peer *peer = fd >= 0 ? zp_peers_find(&ep->peers, fd) : NULL;
+    int useful = 0;
+    /* Anything else that a peer may send upstream means nothing here. */
+    if (size > 0 && data[0] <= 1 && !zp_zmq.msg_more_(m)) useful = note_subscription(ep, peer, data + 1, size - 1, data[0]);
+    if (peer) mind_flood(ep, peer, useful ? 0 : size);
+}
+
+/* So many at a time, so that nobody who talks without end keeps the sender from sending. */
+#define DRAIN 256
+
 static void drain_subscriptions(zp_endpoint *ep) {
-    for (zmq_msg_t m;;) {
+    int left = DRAIN;
+    for (zmq_msg_t m; left; left--) {
         zp_zmq.msg_init_(&m);
-        if (zp_zmq.msg_recv_(&m, ep->socket, ZMQ_DONTWAIT) < 0) {
-            zp_zmq.msg_close_(&m);
-            return;
-        }
-        const uint8_t *data = zp_zmq.msg_data_(&m);
-        const size_t size = zp_zmq.msg_size_(&m);
-        /* Anything else that a peer may send upstream means nothing here. */
-        if (size > 0 && data[0] <= 1 && !zp_zmq.msg_more_(&m)) note_subscription(ep, data + 1, size - 1, data[0]);
+        const int got = zp_zmq.msg_recv_(&m, ep->socket, ZMQ_DONTWAIT);
+        if (got >= 0) note_upstream(ep, &m);
         zp_zmq.msg_close_(&m);
+        if (got < 0) break;
+    }
+    if (!left) ep->last_look = 0; /* there may be more: look again soon */
+}
+
+/* Connections first: a subscription names one, and the end of one ends its subscriptions. */
+static void drain(zp_endpoint *ep) {
+    drain_monitor(ep);
+    drain_subscriptions(ep);
+    for (int t = 0; t < ZP_TOPICS; t++) {
+        zp_notifier *n = &ep->notifiers[t];
+        n->subscribed = ep->peers.wanted[t] + n->nameless;
+        atomic_store_explicit(&n->wanted, n->subscribed != 0, memory_order_relaxed);
     }
 }
 
@@ -62,17 +117,10 @@ void zp_look_around(zp_endpoint *ep) {
     const uint64_t now = zp_now();
     if (now - ep->last_look < LOOK_EVERY) return;
     ep->last_look = now;
-    drain_subscriptions(ep);
-    drain_monitor(ep);
+    drain(ep);
 }
 
 /* ---- who is slow ---- */
-
-static void report_eviction(zp_endpoint *ep, int what, const zp_peer *peer, uint64_t now) {
-    ep->last_eviction = now;
-    atomic_fetch_add(&ep->evictions, 1);
-    zp_log_add(ep->log, what, ep->bound, peer->address, peer->backlog, 0);
-}
 
 static int evict_stalled(zp_endpoint *ep, uint64_t now) {
     zp_peer gone;
@@ -121,8 +169,7 @@ int zp_blocked(zp_endpoint *ep) {
     if (atomic_load(&ep->stop) && now >= atomic_load(&ep->stop_deadline)) return ZP_GIVE_UP;
     if (!ep->blocked_since) ep->blocked_since = now;
     if (ep->settings.slow_subscriber == ZP_SLOW_DROP || atomic_load(&ep->lossy)) return begin_losing(ep);
-    drain_monitor(ep);
-    drain_subscriptions(ep);
+    drain(ep);
     return ep->settings.slow_subscriber == ZP_SLOW_WAIT ? ZP_SENT : judge(ep, now);
 }
 

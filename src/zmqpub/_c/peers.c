@@ -21,7 +21,8 @@ void zp_peers_init(zp_peers *p) {
 }
 
 void zp_peers_free(zp_peers *p) {
-    for (size_t i = 0; i < p->count; i++) close(p->list[i].fd);
+    for (size_t i = 0; i < p->count; i++)
+        if (p->list[i].fd >= 0) close(p->list[i].fd);
     free(p->list);
     pthread_mutex_destroy(&p->lock);
 }
@@ -30,6 +31,7 @@ void zp_peers_free(zp_peers *p) {
 
 static uint64_t backlog_of(int fd) {
     int bytes = 0;
+    if (fd < 0) return 0;
 #ifdef __linux__
     if (ioctl(fd, SIOCOUTQ, &bytes) < 0) return 0;
 #else
@@ -112,7 +114,8 @@ static void describe(int fd, char *out, size_t room) {
 /* ---- the list ---- */
 
 static void remove_at(zp_peers *p, size_t i) {
-    close(p->list[i].fd);
+    for (int t = 0; t < ZP_PEER_TOPICS; t++) p->wanted[t] -= p->list[i].subscribed[t] != 0;
+    if (p->list[i].fd >= 0) close(p->list[i].fd);
     p->list[i] = p->list[--p->count];
 }
 
@@ -129,8 +132,8 @@ void zp_peers_disconnected(zp_peers *p, int fd) {
 void zp_peers_accepted(zp_peers *p, int fd, uint64_t now) {
     zp_peers_disconnected(p, fd); /* an older connection under the same number has gone */
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (copy < 0) return;
-    if (!belongs(p, copy)) {
+    if (copy < 0 && errno != EMFILE && errno != ENFILE) return; /* gone already */
+    if (copy >= 0 && !belongs(p, copy)) {
         close(copy);
         return;
     }
@@ -140,7 +143,7 @@ void zp_peers_accepted(zp_peers *p, int fd, uint64_t now) {
         zp_peer *list = realloc(p->list, capacity * sizeof *list);
         if (!list) { /* unseen, it can neither be counted nor evicted, but it is served */
             pthread_mutex_unlock(&p->lock);
-            close(copy);
+            if (copy >= 0) close(copy);
             return;
         }
         p->list = list;
@@ -151,8 +154,21 @@ void zp_peers_accepted(zp_peers *p, int fd, uint64_t now) {
     peer->fd = copy;
     peer->libzmq_fd = fd;
     peer->since = peer->last_progress = now;
-    describe(copy, peer->address, sizeof peer->address);
+    describe(copy < 0 ? fd : copy, peer->address, sizeof peer->address);
     pthread_mutex_unlock(&p->lock);
+}
+
+zp_peer *zp_peers_find(zp_peers *p, int libzmq_fd) {
+    for (size_t i = 0; i < p->count; i++)
+        if (p->list[i].libzmq_fd == libzmq_fd) return &p->list[i];
+    return NULL;
+}
+
+void zp_peers_subscribe(zp_peers *p, zp_peer *peer, int topic, unsigned length, int on) {
+    const int before = peer->subscribed[topic] != 0;
+    if (on) peer->subscribed[topic] |= (uint16_t)(1u << length);
+    else peer->subscribed[topic] &= (uint16_t)~(1u << length);
+    p->wanted[topic] += (unsigned)((peer->subscribed[topic] != 0) - before);
 }
 
 /* ---- who is slow ---- */
@@ -184,9 +200,9 @@ void zp_peers_relax(zp_peers *p) {
     for (size_t i = 0; i < p->count; i++) p->list[i].pressure = 0;
 }
 
-static void evict(zp_peers *p, zp_peer *peer, zp_peer *out) {
+void zp_peers_evict(zp_peers *p, zp_peer *peer, zp_peer *out) {
     pthread_mutex_lock(&p->lock);
-    shutdown(peer->fd, SHUT_RDWR);
+    if (peer->fd >= 0) shutdown(peer->fd, SHUT_RDWR);
     peer->evicted = 1;
     *out = *peer;
     pthread_mutex_unlock(&p->lock);
@@ -196,7 +212,7 @@ int zp_peers_evict_stalled(zp_peers *p, uint64_t now, uint64_t stall_ns, zp_peer
     for (size_t i = 0; i < p->count; i++) {
         zp_peer *peer = &p->list[i];
         if (peer->evicted || peer->backlog == 0 || now - peer->last_progress < stall_ns) continue;
-        evict(p, peer, out);
+        zp_peers_evict(p, peer, out);
         return 1;
     }
     return 0;
@@ -207,6 +223,6 @@ int zp_peers_evict_slowest(zp_peers *p, zp_peer *out) {
     for (size_t i = 0; i < p->count; i++)
         if (!p->list[i].evicted && p->list[i].pressure && (!worst || p->list[i].pressure > worst->pressure)) worst = &p->list[i];
     if (!worst) return 0;
-    evict(p, worst, out);
+    zp_peers_evict(p, worst, out);
     return 1;
 }

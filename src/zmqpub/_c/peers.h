@@ -11,8 +11,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { ZP_PEER_TOPICS = 5 };
+
 typedef struct {
-    int fd;                  /* our dup, owned; closed when libzmq says disconnected, or the peer's FIN would wait for us */
+    int fd;                  /* our dup, owned; closed when libzmq says disconnected, or the peer's FIN would wait for us; -1
+                              * where none could be had: then it is only counted */
     int libzmq_fd;           /* the number libzmq knows it by; only compared */
     int evicted;
     int sampled;
@@ -21,6 +24,10 @@ typedef struct {
     uint64_t acked;          /* bytes the peer's kernel has taken, where the system tells */
     uint64_t last_progress;  /* when it last took something or had nothing to take */
     uint64_t pressure;       /* the backlogs of the samples since the endpoint last ran free, added up */
+    uint16_t subscribed[ZP_PEER_TOPICS]; /* bit n: it subscribed to the first n bytes of the topic */
+    unsigned said;           /* messages upstream within the second that began at said_since */
+    uint64_t said_since;
+    size_t useless;          /* bytes of its subscriptions to what is no topic: each costs libzmq some 50 bytes of memory */
     char address[96];
 } zp_peer;
 
@@ -28,6 +35,7 @@ typedef struct {
     pthread_mutex_t lock;    /* the sender changes the list; stats() reads it */
     zp_peer *list;
     size_t count, capacity;
+    unsigned wanted[ZP_PEER_TOPICS]; /* how many of the list subscribed to something of each topic */
     uint64_t last_sample;
     char endpoint[256];      /* what the endpoint is bound to, as libzmq reports it */
 } zp_peers;
@@ -43,6 +51,10 @@ int zp_peers_any_backlog(zp_peers *p);
 void zp_peers_relax(zp_peers *p);    /* the endpoint runs free: forget the pressure */
 /* Disconnect one that took nothing for stall_ns; 1 with a copy in *out, 0 when there is none. */
 int zp_peers_evict_stalled(zp_peers *p, uint64_t now, uint64_t stall_ns, zp_peer *out);
+/* The connection that libzmq knows by that number; NULL when there is none. */
+zp_peer *zp_peers_find(zp_peers *p, int libzmq_fd);
+void zp_peers_subscribe(zp_peers *p, zp_peer *peer, int topic, unsigned length, int on);
+void zp_peers_evict(zp_peers *p, zp_peer *peer, zp_peer *out);
 /* Disconnect the one with the most pressure; 0 when no connection has any backlog. */
 int zp_peers_evict_slowest(zp_peers *p, zp_peer *out);
 

@@ -31,6 +31,7 @@ typedef void(zmq_free_fn)(void *data, void *hint);
 enum { ZMQ_PAIR = 0, ZMQ_XPUB = 9 };
 enum { ZMQ_DONTWAIT = 1, ZMQ_SNDMORE = 2 };
 enum { ZMQ_POLLIN = 1 };
+enum { ZMQ_SRCFD = 2 };
 enum {
     ZMQ_LINGER = 17,
     ZMQ_MAXMSGSIZE = 22,
@@ -41,7 +42,8 @@ enum {
     ZMQ_TCP_KEEPALIVE_IDLE = 36,
     ZMQ_TCP_KEEPALIVE_INTVL = 37,
     ZMQ_IPV6 = 42,
-    ZMQ_XPUB_NODROP = 69
+    ZMQ_XPUB_NODROP = 69,
+    ZMQ_XPUB_VERBOSER = 78
 };
 enum { ZMQ_EVENT_ACCEPTED = 0x0020, ZMQ_EVENT_DISCONNECTED = 0x0200 };
 #ifndef ETERM

@@ -28,6 +28,7 @@
     F(void *, msg_data, (zmq_msg_t *msg))                                                                              \
     F(size_t, msg_size, (const zmq_msg_t *msg))                                                                        \
     F(int, msg_more, (const zmq_msg_t *msg))                                                                           \
+    F(int, msg_get, (const zmq_msg_t *msg, int property))                                                              \
     F(int, msg_send, (zmq_msg_t *msg, void *socket, int flags))                                                        \
     F(int, msg_recv, (zmq_msg_t *msg, void *socket, int flags))
 
