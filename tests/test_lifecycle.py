@@ -281,6 +281,32 @@ def test_the_interpreter_may_exit_with_messages_in_flight(ending: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_a_subscriber_killed_while_the_publisher_closes_does_not_abort_the_process() -> None:
+    """libzmq asserts when a connection fails in the middle of a message of a socket that was closed without lingering."""
+    result = run("""
+        import random
+        from listening import *
+        from synthetic import block
+        from zmqpub import Publisher
+        random.seed(1)
+        blocks = [block(seed, 300, size=600) for seed in range(10)]
+        for _ in range(40):
+            publisher = Publisher(everything())
+            remotes = [RemoteSubscriber(address_of(publisher)).process for _ in range(3)]
+            wait_wanted(publisher)
+            for one in blocks:
+                publisher.block_connected(one)
+            time.sleep(random.random() * 0.01)
+            for process in remotes:
+                process.kill()
+            publisher.close()
+            for process in remotes:
+                process.communicate()
+        print("alive")
+    """, timeout=100)
+    assert (result.stdout, result.stderr, result.returncode) == ("alive\n", "", 0)
+
+
 def test_a_publisher_that_was_forgotten_warns_and_ends() -> None:
     publisher = Publisher(everything())
     address = address_of(publisher)

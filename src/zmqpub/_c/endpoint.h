@@ -92,6 +92,8 @@ void zp_unblocked(zp_endpoint *ep);
 /* The same care for a mark of 0, which never blocks: every 50 ms while there is or may be a backlog. */
 void zp_watch_unbounded(zp_endpoint *ep);
 int zp_unbounded_needs_care(zp_endpoint *ep);
+/* Before a socket is closed without lingering: end every connection, and see libzmq end it. */
+void zp_hang_up(zp_endpoint *ep);
 int zp_set_int(void *socket, int option, int value);
 
 #endif

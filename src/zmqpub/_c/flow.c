@@ -150,15 +150,19 @@ static int begin_losing(zp_endpoint *ep) {
     return ZP_LOST;
 }
 
+/* Can somebody who is not seen here, and so cannot be disconnected, be the one that is waited for? */
+static int unseen_may_block(zp_endpoint *ep) { return ep->is_inproc || zp_peers_any_unseen(&ep->peers); }
+
 static int judge(zp_endpoint *ep, uint64_t now) {
     const uint64_t stall = ep->settings.stall_ns;
+    const uint64_t since = ep->blocked_since > ep->last_eviction ? ep->blocked_since : ep->last_eviction;
     zp_peers_sample(&ep->peers, now, stall);
     if (evict_stalled(ep, now)) return ZP_SENT;
     if (lags(ep, now)) {
         zp_peer gone;
-        if (!zp_peers_evict_slowest(&ep->peers, &gone)) return begin_losing(ep);
-        report_eviction(ep, ZP_LOG_EVICTED_LAGGING, &gone, now);
-    } else if (now - ep->blocked_since >= stall && !zp_peers_any_backlog(&ep->peers)) {
+        if (zp_peers_evict_slowest(&ep->peers, &gone)) report_eviction(ep, ZP_LOG_EVICTED_LAGGING, &gone, now);
+        else if (unseen_may_block(ep)) return begin_losing(ep);
+    } else if (now - since >= stall && !zp_peers_any_backlog(&ep->peers) && unseen_may_block(ep)) {
         return begin_losing(ep);
     }
     return ZP_SENT;
@@ -194,4 +198,24 @@ void zp_watch_unbounded(zp_endpoint *ep) {
     if (!is_unbounded(ep) || now - ep->peers.last_sample < 50000000u) return;
     zp_peers_sample(&ep->peers, now, ep->settings.stall_ns);
     evict_stalled(ep, now);
+}
+
+/* ---- the end ---- */
+
+/* libzmq (4.3.5, session_base.cpp, clean_pipes) aborts the process when a connection fails, in the middle of a message, after
+ * its socket was closed with linger 0 and before that has reached the connection's own thread: a subscriber killed while the
+ * publisher is closed does it. So let every connection end while the socket still lives, and close it then. */
+void zp_hang_up(zp_endpoint *ep) {
+    const uint64_t deadline = zp_now() + 500000000u;
+    zmq_pollitem_t item = {ep->monitor, 0, ZMQ_POLLIN, 0};
+    if (!ep->socket || !ep->monitor || ep->is_inproc) return;
+    drain_monitor(ep); /* not unbind: that would end the connections from the wrong side, too */
+    while (zp_peers_shut_all(&ep->peers) && zp_now() < deadline) {
+        if (zp_zmq.poll_(&item, 1, 10) < 0 && zp_zmq.errno_() != EINTR) { /* the context was terminated: it reports no more */
+            const struct timespec moment = {0, 10000000};
+            nanosleep(&moment, NULL);
+            return;
+        }
+        drain_monitor(ep);
+    }
 }

@@ -171,6 +171,16 @@ void zp_peers_subscribe(zp_peers *p, zp_peer *peer, int topic, unsigned length, 
     p->wanted[topic] += (unsigned)((peer->subscribed[topic] != 0) - before);
 }
 
+size_t zp_peers_shut_all(zp_peers *p) {
+    size_t n = 0;
+    for (size_t i = 0; i < p->count; i++)
+        if (p->list[i].fd >= 0) {
+            shutdown(p->list[i].fd, SHUT_RDWR);
+            n++;
+        }
+    return n;
+}
+
 /* ---- who is slow ---- */
 
 void zp_peers_sample(zp_peers *p, uint64_t now, uint64_t stale_ns) {
@@ -193,6 +203,12 @@ void zp_peers_sample(zp_peers *p, uint64_t now, uint64_t stale_ns) {
 int zp_peers_any_backlog(zp_peers *p) {
     int any = 0;
     for (size_t i = 0; i < p->count; i++) any |= p->list[i].backlog > 0 && !p->list[i].evicted;
+    return any;
+}
+
+int zp_peers_any_unseen(zp_peers *p) {
+    int any = 0;
+    for (size_t i = 0; i < p->count; i++) any |= p->list[i].fd < 0;
     return any;
 }
 

@@ -48,12 +48,15 @@ void zp_peers_disconnected(zp_peers *p, int fd);
 void zp_peers_sample(zp_peers *p, uint64_t now, uint64_t stale_ns);
 uint64_t zp_peer_backlog(const zp_peer *peer); /* bytes not taken, right now */
 int zp_peers_any_backlog(zp_peers *p);
+int zp_peers_any_unseen(zp_peers *p);   /* is there one whose descriptor could not be had? */
 void zp_peers_relax(zp_peers *p);    /* the endpoint runs free: forget the pressure */
 /* Disconnect one that took nothing for stall_ns; 1 with a copy in *out, 0 when there is none. */
 int zp_peers_evict_stalled(zp_peers *p, uint64_t now, uint64_t stall_ns, zp_peer *out);
 /* The connection that libzmq knows by that number; NULL when there is none. */
 zp_peer *zp_peers_find(zp_peers *p, int libzmq_fd);
 void zp_peers_subscribe(zp_peers *p, zp_peer *peer, int topic, unsigned length, int on);
+/* Shut every connection; how many there are whose end libzmq will report. */
+size_t zp_peers_shut_all(zp_peers *p);
 void zp_peers_evict(zp_peers *p, zp_peer *peer, zp_peer *out);
 /* Disconnect the one with the most pressure; 0 when no connection has any backlog. */
 int zp_peers_evict_slowest(zp_peers *p, zp_peer *out);
