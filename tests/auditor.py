@@ -241,9 +241,7 @@ class Auditor:
         assert places == sorted(places)
         disconnected = [event for event in group if isinstance(event, BlockDisconnected)]
         connected = [event for event in group if isinstance(event, BlockConnected)]
-        pending: list[MempoolEvent] = [
-            event for event in group if isinstance(event, (TransactionAdded, TransactionRemoved))
-        ]
+        pending: list[MempoolEvent] = [event for event in group if isinstance(event, (TransactionAdded, TransactionRemoved))]
         assert len(connected) == len(disconnected) + 1
         self.seen[f"depth {len(disconnected)}"] += 1
         returning: list[reference.Transaction] = []

@@ -43,8 +43,7 @@ def genesis(network: str) -> bytes:
     """The genesis block, from the parameters in Bitcoin Core's chainparams."""
     message = "The Times 03/Jan/2009 Chancellor on brink of second bailout for banks"
     key = (
-        "04678afdb0fe5548271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb6"
-        "49f6bc3f4cef38c4f35504e51ec112de5c384df7ba0b8d578a4c702b6bf11d5f"
+        "04678afdb0fe5548271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb649f6bc3f4cef38c4f35504e51ec112de5c384df7ba0b8d578a4c702b6bf11d5f"
     )
     if network == "testnet4":
         message = "03/May/2024 000000000000000000001ebd58c244970b3aa9d783bb001011fbe8ea8e98e00e"
@@ -69,9 +68,7 @@ def height_script(height: int) -> bytes:
     return bytes([len(number)]) + number
 
 
-def child(
-    parent: bytes, height: int, *, bits: int = EASY, branch: bytes = b"", version: int = 4, script: bytes | None = None
-) -> bytes:
+def child(parent: bytes, height: int, *, bits: int = EASY, branch: bytes = b"", version: int = 4, script: bytes | None = None) -> bytes:
     """A mined block upon the block ``parent``; ``branch`` tells children of one parent apart."""
     coinbase = TxIn(bytes(32), 0xFFFFFFFF, (height_script(height) if script is None else script) + branch)
     transaction = reference.build_transaction([coinbase], [TxOut(50 * 10**8, b"\x51")])

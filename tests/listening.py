@@ -49,7 +49,9 @@ def wait_wanted(publisher: Publisher, topics: int | None = None, timeout: float 
 
 
 @contextlib.contextmanager
-def subscriber(address: str, *topics: str, context: zmq.Context[Any] | None = None, hwm: int = 0, ipv6: bool = False) -> Iterator[zmq.Socket[bytes]]:
+def subscriber(
+    address: str, *topics: str, context: zmq.Context[Any] | None = None, hwm: int = 0, ipv6: bool = False
+) -> Iterator[zmq.Socket[bytes]]:
     """A SUB socket of this process; without topics it takes all."""
     own = context or zmq.Context()
     sub = own.socket(zmq.SUB)

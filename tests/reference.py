@@ -119,9 +119,7 @@ def check_hash(value: bytes) -> bytes:
     return value
 
 
-def serialize_transaction(
-    inputs: Sequence[TxIn], outputs: Sequence[TxOut], version: int, locktime: int, *, with_witness: bool
-) -> bytes:
+def serialize_transaction(inputs: Sequence[TxIn], outputs: Sequence[TxOut], version: int, locktime: int, *, with_witness: bool) -> bytes:
     with_witness = with_witness and any(entry.witness for entry in inputs)
     parts = [struct.pack("<I", version)]
     if with_witness:
@@ -188,9 +186,7 @@ class Transaction:
         self.txid = sha256d(self._serialize(with_witness=False))[::-1]
 
     def _serialize(self, *, with_witness: bool) -> bytes:
-        return serialize_transaction(
-            self.inputs, self.outputs, self.version, self.locktime, with_witness=with_witness
-        )
+        return serialize_transaction(self.inputs, self.outputs, self.version, self.locktime, with_witness=with_witness)
 
     @classmethod
     def _from_cursor(cls, cursor: Cursor) -> Transaction:
@@ -264,9 +260,7 @@ class Block:
         return f"<Block {self.hash.hex()}>"
 
 
-def build_transaction(
-    inputs: Sequence[TxIn], outputs: Sequence[TxOut], *, version: int = 2, locktime: int = 0
-) -> Transaction:
+def build_transaction(inputs: Sequence[TxIn], outputs: Sequence[TxOut], *, version: int = 2, locktime: int = 0) -> Transaction:
     return Transaction(serialize_transaction(inputs, outputs, version, locktime, with_witness=True))
 
 

@@ -12,7 +12,14 @@ def transaction(seed: int, *, witness: bool = True, size: int = 0) -> Transactio
     rng = random.Random(seed)
     script = rng.randbytes(max(0, size - 200))
     return build_transaction(
-        [TxIn(rng.randbytes(32), rng.randrange(4), b"" if witness else rng.randbytes(107), witness=[rng.randbytes(72), rng.randbytes(33)] if witness else ())],
+        [
+            TxIn(
+                rng.randbytes(32),
+                rng.randrange(4),
+                b"" if witness else rng.randbytes(107),
+                witness=[rng.randbytes(72), rng.randbytes(33)] if witness else (),
+            )
+        ],
         [TxOut(rng.randrange(10**8), script or rng.randbytes(22)), TxOut(rng.randrange(10**8), rng.randbytes(22))],
         locktime=seed % 2**32,
     )

@@ -22,9 +22,7 @@ REGTEST = NETWORKS["regtest"]
 BLOCKS = samples.chain(6)
 
 
-def scan(
-    path: Path, data: bytes, key: bytes = b"", network: Network = REGTEST
-) -> tuple[list[bytes], list[DamagedRecordError]]:
+def scan(path: Path, data: bytes, key: bytes = b"", network: Network = REGTEST) -> tuple[list[bytes], list[DamagedRecordError]]:
     """The hashes and the damage that a scan of ``data`` reports; ``data`` is obfuscated by the caller."""
     path.write_bytes(data)
     hashes: list[bytes] = []
@@ -230,9 +228,7 @@ def test_bad_magic(tmp_path: Path, key: bytes) -> None:
     hashes, damage = scan(tmp_path / "file", samples.obfuscate(bytes(data), key), key)
     assert hashes == hashes_of(BLOCKS[:2] + BLOCKS[3:])
     assert [(error.path, error.offset) for error in damage] == [(str(tmp_path / "file"), third)]
-    assert damage[0].reason == (
-        f"expected fabfb5da, the magic of regtest, got fbbfb5da; went on at offset {fourth}"
-    )
+    assert damage[0].reason == (f"expected fabfb5da, the magic of regtest, got fbbfb5da; went on at offset {fourth}")
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -244,8 +240,7 @@ def test_absurd_size(tmp_path: Path, key: bytes, size: int) -> None:
     hashes, damage = scan(tmp_path / "file", samples.obfuscate(bytes(data), key), key)
     assert hashes == hashes_of(BLOCKS[:2] + BLOCKS[3:])
     assert [str(error) for error in damage] == [
-        f"{tmp_path / 'file'}: at offset {third}: a size of {size} bytes: a block has 81 to 4000000; "
-        f"went on at offset {fourth}"
+        f"{tmp_path / 'file'}: at offset {third}: a size of {size} bytes: a block has 81 to 4000000; went on at offset {fourth}"
     ]
 
 
@@ -356,9 +351,7 @@ def test_records_of_two_networks(tmp_path: Path) -> None:
 
 @given(data=st.binary(max_size=400), prefix=st.integers(0, 3))
 @settings(max_examples=200, deadline=None)
-def test_garbage_is_damage_and_nothing_worse(
-    data: bytes, prefix: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_garbage_is_damage_and_nothing_worse(data: bytes, prefix: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("garbage") / "file"
     hashes, damage = scan(path, samples.records(BLOCKS[:prefix]) + samples.MAGIC["regtest"] + data)
     assert hashes == hashes_of(BLOCKS[:prefix])
@@ -376,9 +369,7 @@ def test_each_network_by_its_magic(tmp_path: Path, name: str, key: bytes) -> Non
     directory = samples.write_core(tmp_path, [samples.record(block, samples.MAGIC[name])], key, tail=100)
     network = detect_network(BlockDirectory(str(directory)))
     assert network is NETWORKS[name]
-    hashes, damage = scan(
-        tmp_path / "file", samples.obfuscate(samples.record(block, network.magic), key), key, network
-    )
+    hashes, damage = scan(tmp_path / "file", samples.obfuscate(samples.record(block, network.magic), key), key, network)
     assert hashes == [network.genesis]
     assert damage == []
 

@@ -414,9 +414,7 @@ def test_raw_files_that_are_no_blocks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_each_byte_damaged_costs_its_own_block_at_most(
-    tmp_path: Path, key: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_each_byte_damaged_costs_its_own_block_at_most(tmp_path: Path, key: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, "zmqpub")
     blocks = samples.chain(5)
     data = samples.records(blocks)

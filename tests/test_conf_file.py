@@ -70,9 +70,7 @@ zmqpubhashtx={B}
 """)
         config = read_conf(path)
         assert config.chain == "main"
-        assert [
-            (each.topic.value, each.address, each.endpoint, each.hwm, each.where) for each in config.notifiers
-        ] == [
+        assert [(each.topic.value, each.address, each.endpoint, each.hwm, each.where) for each in config.notifiers] == [
             ("rawblock", A, A, 1000, f"{path}:5"),
             ("rawtx", A, A, 10000, f"{path}:6"),
             ("sequence", "unix:/tmp/a=b", "ipc:///tmp/a=b", 1000, f"{path}:8"),
@@ -143,9 +141,7 @@ conf=other.conf
     @given(
         st.lists(
             st.binary(max_size=20)
-            | st.sampled_from(
-                [b"[regtest]", b"regtest=1", b"nozmqpubrawtx=1", b"zmqpubrawtx=unix:x", b"zmqpubrawtxhwm=1", b"chain="]
-            ),
+            | st.sampled_from([b"[regtest]", b"regtest=1", b"nozmqpubrawtx=1", b"zmqpubrawtx=unix:x", b"zmqpubrawtxhwm=1", b"chain="]),
             max_size=6,
         )
     )
@@ -362,9 +358,7 @@ class TestChain:
         (found,) = problems(path)
         assert str(found) == f"{path}:1: {other}: conflicts with {one} ({path}:2): the chain can be chosen once only"
 
-    @pytest.mark.parametrize(
-        ("name", "hint"), [("testnet", "test"), ("mainnet", "main"), ("regtst", "regtest"), ("", None), ("0", None)]
-    )
+    @pytest.mark.parametrize(("name", "hint"), [("testnet", "test"), ("mainnet", "main"), ("regtst", "regtest"), ("", None), ("0", None)])
     def test_unknown(self, write: Write, name: str, hint: str | None) -> None:
         path = write(f"chain={name}")
         found = problem(path)

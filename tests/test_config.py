@@ -176,9 +176,7 @@ class TestNegation:
         assert "give zmqpubrawtx a value" in found.message
 
     def test_of_a_mark_is_no_limit_as_in_bitcoin_core(self) -> None:
-        assert shown(parse_options({"zmqpubrawtx": A, "zmqpubrawtxhwm": 5, "nozmqpubrawtxhwm": 1})) == [
-            ("rawtx", A, 0)
-        ]
+        assert shown(parse_options({"zmqpubrawtx": A, "zmqpubrawtxhwm": 5, "nozmqpubrawtxhwm": 1})) == [("rawtx", A, 0)]
 
     def test_takes_a_switch_only(self) -> None:
         assert problem({"nozmqpubrawtx": [A]}).message == "expected 1 or True"
@@ -241,10 +239,11 @@ class TestEndpoints:
 
     def test_chosen_ports_are_never_duplicates_within_a_topic(self, warnings: pytest.LogCaptureFixture) -> None:
         config = parse_options({"zmqpubrawtx": [ANY, ANY], "zmqpubsequence": [ANY, A, ANY]})
-        assert [
-            (endpoint.endpoint, [notifier.topic.value for notifier in endpoint.notifiers])
-            for endpoint in config.endpoints()
-        ] == [(ANY, ["rawtx", "sequence"]), (ANY, ["rawtx", "sequence"]), (A, ["sequence"])]
+        assert [(endpoint.endpoint, [notifier.topic.value for notifier in endpoint.notifiers]) for endpoint in config.endpoints()] == [
+            (ANY, ["rawtx", "sequence"]),
+            (ANY, ["rawtx", "sequence"]),
+            (A, ["sequence"]),
+        ]
         assert not warnings.records
 
     @pytest.mark.parametrize(

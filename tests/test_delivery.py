@@ -65,7 +65,12 @@ def test_nothing_is_lost_for_many(count: int) -> None:
 def test_nothing_is_lost_on_any_transport(transport: str, tmp_path: Path) -> None:
     if transport == "ipv6" and not has_ipv6():
         pytest.skip("this machine has no IPv6 loopback")
-    addresses = {"ipc": f"ipc://{tmp_path}/s", "abstract": f"ipc://@zmqpub-test-{os.getpid()}", "inproc": "inproc://s", "ipv6": "tcp://[::1]:*"}
+    addresses = {
+        "ipc": f"ipc://{tmp_path}/s",
+        "abstract": f"ipc://@zmqpub-test-{os.getpid()}",
+        "inproc": "inproc://s",
+        "ipv6": "tcp://[::1]:*",
+    }
     with Publisher(everything(addresses[transport], hwm=50)) as publisher:
         context = publisher.context if transport == "inproc" else None
         with subscriber(address_of(publisher), context=context, ipv6=transport == "ipv6") as sub:
@@ -152,7 +157,11 @@ def test_many_threads_publish_at_once() -> None:
 
 def test_addresses_are_independent() -> None:
     """The same topic at several addresses, and several topics at different ones: each counts for itself."""
-    options = {"zmqpubrawtx": ["tcp://127.0.0.1:*", "inproc://second"], "zmqpubhashtx": "inproc://second", "zmqpubrawblock": "inproc://third"}
+    options = {
+        "zmqpubrawtx": ["tcp://127.0.0.1:*", "inproc://second"],
+        "zmqpubhashtx": "inproc://second",
+        "zmqpubrawblock": "inproc://third",
+    }
     with Publisher(options) as publisher:
         addresses = [notifier.address for notifier in publisher.active_notifiers()]
         assert [notifier.type for notifier in publisher.active_notifiers()] == ["pubhashtx", "pubrawblock", "pubrawtx", "pubrawtx"]

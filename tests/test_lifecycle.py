@@ -91,7 +91,9 @@ def test_ports_left_to_the_system_are_reported() -> None:
 
 def test_a_bitcoin_conf_is_enough(tmp_path: Path) -> None:
     conf = tmp_path / "bitcoin.conf"
-    conf.write_text("regtest=1\nrpcuser=x\n[regtest]\nzmqpubhashtx=tcp://127.0.0.1:*\nzmqpubhashtxhwm=7\n[main]\nzmqpubrawtx=tcp://0.0.0.0:1\n")
+    conf.write_text(
+        "regtest=1\nrpcuser=x\n[regtest]\nzmqpubhashtx=tcp://127.0.0.1:*\nzmqpubhashtxhwm=7\n[main]\nzmqpubrawtx=tcp://0.0.0.0:1\n"
+    )
     with Publisher.from_conf(conf, stall_timeout=1) as publisher:
         (notifier,) = publisher.active_notifiers()
         assert (notifier.type, notifier.hwm) == ("pubhashtx", 7)
@@ -243,7 +245,8 @@ def test_a_forked_child_is_told_and_the_parent_goes_on() -> None:
 
 def test_a_forked_child_makes_its_own_publisher() -> None:
     result = run("""
-        import os, sys
+        import os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what is tested
         from listening import *
         from synthetic import block
         from zmqpub import Publisher
@@ -283,7 +286,8 @@ def test_the_interpreter_may_exit_with_messages_in_flight(ending: str) -> None:
 
 def test_a_subscriber_killed_while_the_publisher_closes_does_not_abort_the_process() -> None:
     """libzmq asserts when a connection fails in the middle of a message of a socket that was closed without lingering."""
-    result = run("""
+    result = run(
+        """
         import random
         from listening import *
         from synthetic import block
@@ -303,16 +307,19 @@ def test_a_subscriber_killed_while_the_publisher_closes_does_not_abort_the_proce
             for process in remotes:
                 process.communicate()
         print("alive")
-    """, timeout=100)
+    """,
+        timeout=100,
+    )
     assert (result.stdout, result.stderr, result.returncode) == ("alive\n", "", 0)
 
 
 def test_a_publisher_that_was_forgotten_warns_and_ends() -> None:
     publisher = Publisher(everything())
     address = address_of(publisher)
+    last_reference = [publisher]
+    del publisher
     with pytest.warns(ResourceWarning, match="never closed"):
-        del publisher
-        gc.collect()
+        last_reference.clear()
     with Publisher(everything(address)):
         pass
 

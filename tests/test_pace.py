@@ -83,9 +83,7 @@ def test_each_event_reaches_its_method() -> None:
     )
     recorder = Recorder()
     seen: list[tuple[Event, int]] = []
-    count = pump(
-        source, recorder, stop=threading.Event(), on_event=lambda event: seen.append((event, len(recorder.calls)))
-    )
+    count = pump(source, recorder, stop=threading.Event(), on_event=lambda event: seen.append((event, len(recorder.calls))))
     assert count == 6
     assert recorder.calls == [
         ("added", TRANSACTION, 7),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from zmqpub import Transaction, build_transaction
+from zmqpub.errors import RefusedTransactionError
 from zmqpub.primitives import TxIn, TxOut
 from zmqpub.sources.events import (
     BlockConnected,
@@ -20,7 +21,6 @@ from zmqpub.sources.events import (
 from zmqpub.sources.regtest.chain import RegtestChain
 from zmqpub.sources.regtest.coins import Coin
 from zmqpub.sources.regtest.consensus import COIN
-from zmqpub.errors import RefusedTransactionError
 from zmqpub.sources.regtest.scripts import ANYONE_CAN_SPEND
 
 FEE = 10_000

@@ -42,9 +42,7 @@ def test_heights_by_the_book() -> None:
     assert all(height_script(height) == script_number(height) for height in range(70_000))
 
 
-@pytest.mark.parametrize(
-    ("height", "value"), [(0, 50 * COIN), (149, 50 * COIN), (150, 25 * COIN), (4_949, 1), (4_950, 0), (150 * 70, 0)]
-)
+@pytest.mark.parametrize(("height", "value"), [(0, 50 * COIN), (149, 50 * COIN), (150, 25 * COIN), (4_949, 1), (4_950, 0), (150 * 70, 0)])
 def test_subsidies(height: int, value: int) -> None:
     assert subsidy(height) == value
 

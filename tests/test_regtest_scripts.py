@@ -77,9 +77,7 @@ def test_impossible_data_locks(kind: Kind, pairs: int, sizes: tuple[int, int]) -
         data_lock(kind, pairs, sizes)
 
 
-@pytest.mark.parametrize(
-    ("size", "prefix"), [(2, "02"), (75, "4b"), (76, "4c4c"), (255, "4cff"), (256, "4d0001"), (520, "4d0802")]
-)
+@pytest.mark.parametrize(("size", "prefix"), [(2, "02"), (75, "4b"), (76, "4c4c"), (255, "4cff"), (256, "4d0001"), (520, "4d0802")])
 def test_pushes_are_minimal(size: int, prefix: str) -> None:
     assert push(bytes(size)) == bytes.fromhex(prefix) + bytes(size)
 

@@ -32,9 +32,7 @@ NIST = {
 }
 
 # The first block's header and its hash, as every explorer shows it.
-FIRST_HEADER = bytes.fromhex(
-    f"01000000{'00' * 32}3ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c"
-)
+FIRST_HEADER = bytes.fromhex(f"01000000{'00' * 32}3ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c")
 FIRST_HASH = "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"
 
 NOISE = random.Random(256).randbytes(4096)

@@ -42,11 +42,7 @@ def digest(events: Iterable[Event]) -> str:
     total = hashlib.sha256()
     for event in events:
         thing = event.transaction if isinstance(event, (TransactionAdded, TransactionRemoved)) else event.block
-        rest = [
-            repr(getattr(event, name))
-            for name in ("due", "height", "mempool_sequence", "reason")
-            if hasattr(event, name)
-        ]
+        rest = [repr(getattr(event, name)) for name in ("due", "height", "mempool_sequence", "reason") if hasattr(event, name)]
         total.update(f"{type(event).__name__} {rest} ".encode() + bytes(thing))
     return total.hexdigest()
 
@@ -66,9 +62,7 @@ def digest(events: Iterable[Event]) -> str:
 def test_an_independent_auditor_finds_nothing_wrong(seed: int, settings: dict[str, Any]) -> None:
     auditor = Auditor()
     auditor.follow(Simulated(seed, publish_bootstrap=True, **settings))
-    assert auditor.seen["UpdatedBlockTip"] - auditor.seen["depth 0"] == sum(
-        auditor.seen[f"depth {depth}"] for depth in range(1, 10)
-    )
+    assert auditor.seen["UpdatedBlockTip"] - auditor.seen["depth 0"] == sum(auditor.seen[f"depth {depth}"] for depth in range(1, 10))
 
 
 def test_everything_happens() -> None:
@@ -89,10 +83,7 @@ def test_a_seed_gives_the_same_bytes_every_time() -> None:
 
 def test_a_seed_gives_the_same_bytes_in_every_process() -> None:
     """Neither the hash seed nor the version of Python nor the machine matters."""
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from test_simulated import *; "
-        "print(digest(Simulated(11, blocks=12, **LIVELY)))"
-    )
+    program = "import sys; sys.path.insert(0, sys.argv[1]); from test_simulated import *; print(digest(Simulated(11, blocks=12, **LIVELY)))"
     for hash_seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", program, os.path.dirname(__file__)],

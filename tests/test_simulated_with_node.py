@@ -40,9 +40,7 @@ from zmqpub.sources.simulated import Simulated
 BITCOIND = os.environ.get("ZMQPUB_BITCOIND") or shutil.which("bitcoind")
 START_TIME = 1_750_000_000
 
-pytestmark = pytest.mark.skipif(
-    BITCOIND is None, reason="no bitcoind: set ZMQPUB_BITCOIND to the path of one, or put it on PATH"
-)
+pytestmark = pytest.mark.skipif(BITCOIND is None, reason="no bitcoind: set ZMQPUB_BITCOIND to the path of one, or put it on PATH")
 
 Notification = tuple[str, bytes]
 
@@ -77,11 +75,7 @@ class Node:
                 "-persistmempool=0",
                 "-checkmempool=0",
                 f"-mocktime={START_TIME + 3600}",
-                *(
-                    f"-zmqpub{topic}{option}"
-                    for topic in ("hashblock", "sequence")
-                    for option in (f"=unix:{directory}/zmq", "hwm=0")
-                ),
+                *(f"-zmqpub{topic}{option}" for topic in ("hashblock", "sequence") for option in (f"=unix:{directory}/zmq", "hwm=0")),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -9,7 +9,9 @@ cdef bint _is_immutable(object data, Py_buffer *view):
     owner = data
     while isinstance(owner, memoryview):
         owner = owner.obj
-    return isinstance(owner, (bytes, mmap.mmap, Block, Transaction))
+    if isinstance(owner, mmap.mmap):
+        return memoryview(owner).readonly
+    return isinstance(owner, (bytes, Block, Transaction))
 
 
 cdef object _decode_error(int kind, zp_decode_error *error):
@@ -107,8 +109,13 @@ cdef bytes _reversed(const uint8_t *hash):
 
 # ---- transactions ----
 
+# Given instead of raw bytes: the body is set by who makes the object. (Bodies are otherwise set once, in __cinit__, so that
+# there is no object without one, nor one whose views could outlive it.)
+cdef object _LATER = object()
+
+
 cdef Transaction _transaction(zp_body *body, uint32_t index):
-    cdef Transaction tx = Transaction.__new__(Transaction)
+    cdef Transaction tx = Transaction.__new__(Transaction, _LATER)
     zp_body_ref(body)
     tx.body = body
     tx.index = index
@@ -131,12 +138,9 @@ cdef class Transaction:
     that follow it. Equal when their wtxids are.
     """
 
-    def __init__(self, raw):
-        cdef zp_body *body = _body_of(ZP_TRANSACTION, raw)
-        if self.body != NULL:
-            zp_body_unref(self.body)
-        self.body = body
-        self.index = 0
+    def __cinit__(self, raw):
+        if raw is not _LATER:
+            self.body = _body_of(ZP_TRANSACTION, raw)
 
     def __dealloc__(self):
         if self.body != NULL:
@@ -270,11 +274,8 @@ cdef class Block:
     hashes are.
     """
 
-    def __init__(self, raw):
-        cdef zp_body *body = _body_of(ZP_BLOCK, raw)
-        if self.body != NULL:
-            zp_body_unref(self.body)
-        self.body = body
+    def __cinit__(self, raw):
+        self.body = _body_of(ZP_BLOCK, raw)
 
     def __dealloc__(self):
         if self.body != NULL:

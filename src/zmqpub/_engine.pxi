@@ -178,6 +178,7 @@ cdef class Engine:
         return what, record.endpoint.decode(), record.peer.decode(), record.number, record.error
 
 
+@cython.no_gc_clear # the engine has to outlive the sender
 cdef class Endpoint:
     """One bound address and the thread that sends on it. Made by a publisher, under its lock."""
 
@@ -207,7 +208,7 @@ cdef class Endpoint:
         zp_endpoint_stop(self.endpoint, 0)
         with nogil:
             zp_endpoint_join(self.endpoint)
-        zp_endpoint_free(self.endpoint)
+            zp_endpoint_free(self.endpoint)
 
     @property
     def bound(self):
@@ -273,13 +274,13 @@ cdef class Endpoint:
         cdef zp_peers *peers = &(<zp_endpoint_fields *>self.endpoint).peers
         cdef uint64_t now = zp_now()
         cdef size_t i
-        cdef zp_peer peer
+        cdef zp_peer *peer
         result = []
         pthread_mutex_lock(&peers.lock)
         try:
             for i in range(peers.count):
-                peer = peers.list[i]
-                result.append((peer.address.decode(), zp_peer_backlog(&peer), (now - peer.since) / 1e9))
+                peer = &peers.list[i]
+                result.append((peer.address.decode(), zp_peer_backlog(peer), (now - peer.since) / 1e9))
         finally:
             pthread_mutex_unlock(&peers.lock)
         return result

@@ -7,6 +7,8 @@ The work is done by small C files under ``_c/``, each with one purpose; here the
 import mmap
 import os
 
+cimport cython
+
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )

@@ -152,9 +152,7 @@ def parse_options(options: Mapping[str, object]) -> PublisherConfig:
     return _build(addresses, marks, problems, None)
 
 
-def read_conf(
-    path: str | os.PathLike[str], chain: str | None = None, *, datadir: str | os.PathLike[str] | None = None
-) -> PublisherConfig:
+def read_conf(path: str | os.PathLike[str], chain: str | None = None, *, datadir: str | os.PathLike[str] | None = None) -> PublisherConfig:
     """The configuration in a bitcoin.conf.
 
     ``chain`` is ``main``, ``test``, ``testnet4``, ``signet`` or ``regtest`` and overrules the file; by default the file
@@ -171,9 +169,7 @@ def read_conf(
     return _build(addresses, marks, problems, conf.chain)
 
 
-def make_notifier(
-    topic: Topic | str, address: str, hwm: int = DEFAULT_HWM, beside: Sequence[NotifierConfig] = ()
-) -> NotifierConfig:
+def make_notifier(topic: Topic | str, address: str, hwm: int = DEFAULT_HWM, beside: Sequence[NotifierConfig] = ()) -> NotifierConfig:
     """One notifier, to be added to those that run (``beside``); ConfigError with everything that is wrong with it."""
     try:
         topic = Topic(topic)

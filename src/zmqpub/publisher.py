@@ -11,7 +11,7 @@ import warnings
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zmq
 
@@ -21,6 +21,9 @@ from zmqpub.errors import BindError, ClosedError, ConfigError, ConfigProblem
 from zmqpub.reporter import Reporter
 from zmqpub.stats import EndpointStats, JournalStats, LatencyStats, NotifierStats, Stats, SubscriberStats
 from zmqpub.wire import Topic
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["ActiveNotifier", "Publisher"]
 
@@ -129,26 +132,26 @@ class Publisher:
 
     # ---- events ----
 
-    def transaction_added_to_mempool(self, tx: Transaction | bytes, mempool_sequence: int) -> None:
+    def transaction_added_to_mempool(self, tx: Transaction | Buffer, mempool_sequence: int) -> None:
         """A transaction entered the mempool: hashtx, rawtx, sequence ``A``. ``tx``: a Transaction or its serialization."""
         self.engine.transaction_event(_TRANSACTION_ADDED, tx, mempool_sequence)
 
-    def transaction_removed_from_mempool(self, tx: Transaction | bytes, mempool_sequence: int) -> None:
+    def transaction_removed_from_mempool(self, tx: Transaction | Buffer, mempool_sequence: int) -> None:
         """A transaction left the mempool, and not into a block: sequence ``R``.
 
         ``tx``: a Transaction, its serialization, or its txid (32 bytes, display order).
         """
         self.engine.transaction_event(_TRANSACTION_REMOVED, tx, mempool_sequence)
 
-    def block_connected(self, block: Block | bytes) -> None:
+    def block_connected(self, block: Block | Buffer) -> None:
         """A block joined the active chain: for each transaction hashtx and rawtx, then sequence ``C``."""
         self.engine.block_event(_BLOCK_CONNECTED, block)
 
-    def block_disconnected(self, block: Block | bytes) -> None:
+    def block_disconnected(self, block: Block | Buffer) -> None:
         """A block left the active chain: for each transaction hashtx and rawtx, then sequence ``D``."""
         self.engine.block_event(_BLOCK_DISCONNECTED, block)
 
-    def updated_block_tip(self, block: Block | bytes, initial_download: bool = False) -> None:
+    def updated_block_tip(self, block: Block | Buffer, initial_download: bool = False) -> None:
         """The active chain has a new tip: hashblock, rawblock. Silent during initial download.
 
         As in Bitcoin Core it is called once after the blocks that led there were connected, and not when blocks were
@@ -185,8 +188,9 @@ class Publisher:
 
         Raises ConfigError (a bad address, or a notifier that exists) and BindError.
         """
-        self._check()
+        self.engine.check()  # in a forked child the lock may be held for ever
         with self._lock:
+            self._check()
             notifier = make_notifier(topic, address, hwm, self._order)
             running = self._running_at(notifier)
             if running is None:
@@ -207,8 +211,9 @@ class Publisher:
         With the last notifier of an address its socket is closed, ``linger`` seconds later at most. ``address``: as
         configured or as reported. Raises ConfigError when there is no such notifier.
         """
-        self._check()
+        self.engine.check()
         with self._lock:
+            self._check()
             for running in self._running:
                 for notifier in running.notifiers:
                     if notifier.topic == topic and address in (notifier.address, notifier.endpoint, running.address):
@@ -262,8 +267,7 @@ class Publisher:
                 one.endpoint.stop(0)
                 one.endpoint.join()
             self._reporter.close()
-            if self._own_context:
-                self._context.term()
+            self._end_context()
 
     def __enter__(self) -> Publisher:
         return self
@@ -324,9 +328,19 @@ class Publisher:
         running.notifiers.remove(notifier)
         self._order.remove(notifier)
         if not running.notifiers:
-            running.endpoint.stop(self.settings.linger)
-            running.endpoint.join()
-            self._running.remove(running)
+            try:
+                running.endpoint.stop(self.settings.linger)
+                running.endpoint.join()
+            finally:  # after an interrupt, at once
+                running.endpoint.stop(0)
+                running.endpoint.join()
+                self._running.remove(running)
+
+    def _end_context(self) -> None:
+        """End a context of our own, unless somebody has sockets in it (inproc subscribers): to wait for those could be for ever.
+        Then it ends with the last of them."""
+        if self._own_context and all(one.closed for one in list(getattr(self._context, "_sockets", ()))):
+            self._context.term()
 
     def _abandon(self) -> None:
         """Leave nothing bound after a failure in the constructor."""

@@ -1,5 +1,6 @@
 #include "endpoint.h"
 #include "clock.h"
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #define BATCH 64                 /* events fetched at a time */
 #define BATCH_BYTES (1u << 20)   /* or about so many bytes of bodies: they leave the journal only when all are sent */
 #define SEND_TIMEOUT_MS 10       /* how long a full pipe is waited for before the sender looks who it is */
+#define PATIENCE_NS 500000000u   /* for libzmq's threads, at the end */
 #define LARGEST_UPSTREAM 512     /* bytes: subscribers send only prefixes, and libzmq keeps a node for each byte of one */
 
 /* ---- the socket ---- */
@@ -32,7 +34,8 @@ static int watch(zp_endpoint *ep, void *context) {
     static atomic_uint number;
     char address[64];
     snprintf(address, sizeof address, "inproc://zmqpub-monitor-%p-%u", (void *)ep, atomic_fetch_add(&number, 1));
-    if (zp_zmq.socket_monitor_(ep->socket, address, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED) < 0) return -1;
+    const int events = ZMQ_EVENT_LISTENING | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED;
+    if (zp_zmq.socket_monitor_(ep->socket, address, events) < 0) return -1;
     if (!(ep->monitor = zp_zmq.socket_(context, ZMQ_PAIR))) return -1;
     return zp_set_int(ep->monitor, ZMQ_LINGER, 0) < 0 ? -1 : zp_zmq.connect_(ep->monitor, address);
 }
@@ -43,15 +46,24 @@ static int bind_socket(zp_endpoint *ep, const char *address) {
     if (zp_zmq.getsockopt_(ep->socket, ZMQ_LAST_ENDPOINT, ep->bound, &size) < 0) return -1;
     memcpy(ep->peers.endpoint, ep->bound, sizeof ep->bound);
     ep->is_inproc = strncmp(ep->bound, "inproc://", 9) == 0;
+    zp_look_around(ep); /* at the listener, so that it is known even if the sender never starts */
     return 0;
 }
 
+/* libzmq (4.3.5, session_base.cpp, clean_pipes) aborts the process when a connection fails, in the middle of a message, after
+ * its socket was closed with linger 0 and before that has reached the connection's own thread: a subscriber killed while the
+ * publisher is closed does it. So every connection ends while the socket still lives (not by unbind: that would end it from the
+ * wrong side, too). When this returns, the address can be bound again. */
 static void close_sockets(zp_endpoint *ep, int linger_ms) {
-    if (linger_ms == 0) zp_hang_up(ep);
     if (ep->socket) {
+        ep->last_look = 0;
+        zp_look_around(ep); /* at who connected last */
+        zp_peers_end(&ep->peers, linger_ms == 0, PATIENCE_NS);
+        if (ep->is_inproc) zp_zmq.unbind_(ep->socket, ep->bound);
         zp_zmq.socket_monitor_(ep->socket, NULL, 0);
         zp_set_int(ep->socket, ZMQ_LINGER, linger_ms);
         zp_zmq.close_(ep->socket);
+        zp_file_wait_closed(&ep->listener, PATIENCE_NS);
     }
     if (ep->monitor) zp_zmq.close_(ep->monitor);
     ep->socket = ep->monitor = NULL;
@@ -65,6 +77,7 @@ zp_endpoint *zp_endpoint_open(void *context, const char *address, const zp_endpo
     ep->journal = journal;
     ep->log = log;
     ep->wakeup.read_fd = ep->wakeup.write_fd = -1;
+    ep->listener.fd = -1;
     pthread_mutex_init(&ep->changes_lock, NULL);
     zp_peers_init(&ep->peers);
     if (zp_wakeup_open(&ep->wakeup) < 0) {
@@ -188,6 +201,7 @@ static void count_rest(zp_endpoint *ep) {
             zp_body_unref(batch[i].body);
         }
     }
+    apply_changes(ep, UINT64_MAX);
 }
 
 static int serve(zp_endpoint *ep) {
@@ -205,6 +219,7 @@ static int serve(zp_endpoint *ep) {
             if (r != ZP_SENT) return r;
         } else {
             apply_changes(ep, first);
+            zp_ran_free(ep);
             if (stopping) return ZP_SENT;
             if (rest(ep) < 0) return ZP_DEAD;
         }
@@ -214,7 +229,9 @@ static int serve(zp_endpoint *ep) {
 static int linger_left_ms(zp_endpoint *ep) {
     const uint64_t deadline = atomic_load(&ep->stop_deadline), now = zp_now();
     if (deadline == UINT64_MAX) return -1;
-    return deadline <= now ? 0 : (int)((deadline - now + 999999) / 1000000);
+    if (deadline <= now) return 0;
+    const uint64_t ms = (deadline - now + 999999) / 1000000;
+    return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
 /* Waking a thread lets it push its waker off the processor. SCHED_BATCH keeps the processor's share but not that privilege, so

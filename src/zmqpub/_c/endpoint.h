@@ -51,6 +51,7 @@ typedef struct {
     zp_peers peers;
     zp_wakeup wakeup;
     void *socket, *monitor;            /* owned */
+    zp_file listener;                  /* of the address, which is free again when libzmq has closed it */
     pthread_t thread;
     int started, is_inproc;
     atomic_int state;
@@ -61,7 +62,11 @@ typedef struct {
     atomic_int has_changes;
     atomic_uint_least64_t evictions, blocked_ns;
     atomic_int lossy;                  /* some subscriber without a descriptor is being dropped for; see flow.c */
-    uint64_t blocked_since, last_eviction, last_look, last_lossy_log, last_dropped_log;
+    int was_lossy;                     /* once, so that libzmq may know of subscribers that it passes over */
+    uint64_t blocked_since;            /* the pipes are full since then; 0 when they are not */
+    uint64_t unexplained_since;        /* and no connection that we see has a backlog */
+    uint64_t window_since, window_waited; /* of the time since window_since, how much went by waiting; see flow.c */
+    uint64_t last_eviction, last_look, last_lossy_log, last_dropped_log;
     uint64_t dropped_unlogged;
     uint64_t event_time, event_sent;   /* when the event in hand was appended, and the last one was with libzmq */
     int error;                         /* errno of ZP_FAILED */
@@ -86,14 +91,15 @@ enum { ZP_SENT = 0, ZP_LOST = 1, ZP_GIVE_UP = -1, ZP_DEAD = -2 };
 int zp_send_event(zp_endpoint *ep, const zp_event *e);        /* frames.c: ZP_SENT, ZP_GIVE_UP or ZP_DEAD */
 void zp_count_missed(zp_endpoint *ep, int topic, uint64_t messages);
 void zp_look_around(zp_endpoint *ep);                         /* flow.c: connections and subscriptions that came or went */
-/* The pipes are full: wait for the sender's next try. ZP_SENT: try again; ZP_LOST: send, dropping where it is full. */
+/* The pipes are full: zp_begin_wait at once, then zp_blocked after each try that took too long (ZP_SENT: try again; ZP_LOST:
+ * send, dropping where it is full), zp_unblocked when there was room. */
+void zp_begin_wait(zp_endpoint *ep);
 int zp_blocked(zp_endpoint *ep);
 void zp_unblocked(zp_endpoint *ep);
+void zp_ran_free(zp_endpoint *ep);                            /* nothing is left in the journal */
 /* The same care for a mark of 0, which never blocks: every 50 ms while there is or may be a backlog. */
 void zp_watch_unbounded(zp_endpoint *ep);
 int zp_unbounded_needs_care(zp_endpoint *ep);
-/* Before a socket is closed without lingering: end every connection, and see libzmq end it. */
-void zp_hang_up(zp_endpoint *ep);
 int zp_set_int(void *socket, int option, int value);
 
 #endif

@@ -20,15 +20,15 @@ static void drain_monitor(zp_endpoint *ep) {
             const uint8_t *data = zp_zmq.msg_data_(&m);
             memcpy(&event, data, 2);
             memcpy(&value, data + 2, 4);
-            if (event == ZMQ_EVENT_ACCEPTED) zp_peers_accepted(&ep->peers, value, zp_now());
+            if (event == ZMQ_EVENT_LISTENING) zp_file_note(&ep->listener, value);
+            else if (event == ZMQ_EVENT_ACCEPTED) zp_peers_accepted(&ep->peers, value, zp_now());
             else if (event == ZMQ_EVENT_DISCONNECTED) zp_peers_disconnected(&ep->peers, value);
         }
         zp_zmq.msg_close_(&m);
     }
 }
 
-static void report_eviction(zp_endpoint *ep, int what, const zp_peer *peer, uint64_t now) {
-    ep->last_eviction = now;
+static void report_eviction(zp_endpoint *ep, int what, const zp_peer *peer) {
     atomic_fetch_add(&ep->evictions, 1);
     zp_log_add(ep->log, what, ep->bound, peer->address, peer->backlog, 0);
 }
@@ -70,7 +70,7 @@ static void mind_flood(zp_endpoint *ep, zp_peer *peer, size_t useless) {
     peer->useless += useless;
     if ((++peer->said <= MOST_UPSTREAM && peer->useless <= MOST_USELESS) || peer->evicted) return;
     zp_peers_evict(&ep->peers, peer, &gone);
-    report_eviction(ep, ZP_LOG_EVICTED_FLOODING, &gone, now);
+    report_eviction(ep, ZP_LOG_EVICTED_FLOODING, &gone);
 }
 
 static void note_upstream(zp_endpoint *ep, zmq_msg_t *m) {
@@ -87,22 +87,27 @@ static void note_upstream(zp_endpoint *ep, zmq_msg_t *m) {
 /* So many at a time, so that nobody who talks without end keeps the sender from sending. */
 #define DRAIN 256
 
-static void drain_subscriptions(zp_endpoint *ep) {
-    int left = DRAIN;
-    for (zmq_msg_t m; left; left--) {
-        zp_zmq.msg_init_(&m);
-        const int got = zp_zmq.msg_recv_(&m, ep->socket, ZMQ_DONTWAIT);
-        if (got >= 0) note_upstream(ep, &m);
-        zp_zmq.msg_close_(&m);
-        if (got < 0) break;
+static int read_upstream(zp_endpoint *ep, zmq_msg_t messages[DRAIN]) {
+    for (int n = 0; n < DRAIN; n++) {
+        zp_zmq.msg_init_(&messages[n]);
+        if (zp_zmq.msg_recv_(&messages[n], ep->socket, ZMQ_DONTWAIT) >= 0) continue;
+        zp_zmq.msg_close_(&messages[n]);
+        return n;
     }
-    if (!left) ep->last_look = 0; /* there may be more: look again soon */
+    ep->last_look = 0; /* there may be more: look again soon */
+    return DRAIN;
 }
 
-/* Connections first: a subscription names one, and the end of one ends its subscriptions. */
+/* A subscription names its connection by a number that may have been another's just before. So it is read first, and looked at
+ * when that connection, which began earlier, is known. */
 static void drain(zp_endpoint *ep) {
+    zmq_msg_t messages[DRAIN];
+    const int n = read_upstream(ep, messages);
     drain_monitor(ep);
-    drain_subscriptions(ep);
+    for (int i = 0; i < n; i++) {
+        note_upstream(ep, &messages[i]);
+        zp_zmq.msg_close_(&messages[i]);
+    }
     for (int t = 0; t < ZP_TOPICS; t++) {
         zp_notifier *n = &ep->notifiers[t];
         n->subscribed = ep->peers.wanted[t] + n->nameless;
@@ -122,27 +127,68 @@ void zp_look_around(zp_endpoint *ep) {
 
 /* ---- who is slow ---- */
 
+/* The endpoint's time is looked at in windows of at most a second: a lag is some subscriber's doing only where most of it went
+ * by waiting for full pipes. A sender that has too much to do lags as well, and no eviction would help it. */
+static uint64_t lag_limit(const zp_endpoint *ep) {
+    return ep->settings.max_lag_ns / 4 * 3; /* act early, so that those who keep up never see all of it */
+}
+
+static void begin_window(zp_endpoint *ep, uint64_t now) {
+    ep->window_since = now;
+    ep->window_waited = 0;
+    zp_peers_forget(&ep->peers);
+}
+
+static uint64_t waited_in_window(const zp_endpoint *ep, uint64_t now) {
+    const uint64_t since = ep->blocked_since > ep->window_since ? ep->blocked_since : ep->window_since;
+    return ep->window_waited + (ep->blocked_since ? now - since : 0);
+}
+
+static void evicted(zp_endpoint *ep, int what, const zp_peer *peer, uint64_t now) {
+    report_eviction(ep, what, peer);
+    begin_window(ep, now);
+    ep->last_eviction = ep->unexplained_since = now;
+}
+
 static int evict_stalled(zp_endpoint *ep, uint64_t now) {
     zp_peer gone;
     int any = 0;
     while (zp_peers_evict_stalled(&ep->peers, now, ep->settings.stall_ns, &gone)) {
-        report_eviction(ep, ZP_LOG_EVICTED_STALLED, &gone, now);
+        evicted(ep, ZP_LOG_EVICTED_STALLED, &gone, now);
         any = 1;
     }
     return any;
 }
 
-/* Act at three quarters of max_lag, so that those who keep up never see all of it; after an eviction give the rest time to
- * catch up before the next is blamed. */
-static int lags(const zp_endpoint *ep, uint64_t now) {
-    const uint64_t limit = ep->settings.max_lag_ns / 4 * 3;
-    const uint64_t pause = limit / 4 < 1000000000u ? limit / 4 : 1000000000u;
-    return now - ep->event_time >= limit && now - ep->last_eviction >= pause && now - ep->blocked_since >= pause;
+/* At the end of a window, has the endpoint fallen behind by waiting? Then its slowest subscriber goes: 1, or -1 when none of
+ * those that we see has any backlog, or 0. After an eviction the rest have the time to catch up (who takes twice what is
+ * published does it within the limit) before the next is blamed, unless it is one that keeps the endpoint waiting without a
+ * break. */
+static int evict_lagging(zp_endpoint *ep, uint64_t now) {
+    const uint64_t limit = lag_limit(ep), window = limit / 4 < 1000000000u ? limit / 4 : 1000000000u;
+    const uint64_t length = now - ep->window_since;
+    zp_peer gone;
+    if (length < window) return 0;
+    const int held = ep->blocked_since && now - ep->blocked_since >= window;
+    const int paced = waited_in_window(ep, now) >= length / 2 && now - ep->last_eviction >= limit;
+    const int late = now - ep->event_time >= limit && (held || paced);
+    if (late && zp_peers_evict_slowest(&ep->peers, &gone)) {
+        evicted(ep, ZP_LOG_EVICTED_LAGGING, &gone, now);
+        return 1;
+    }
+    begin_window(ep, now);
+    return late ? -1 : 0;
+}
+
+static void sample(zp_endpoint *ep, uint64_t now) {
+    const uint64_t stall = ep->settings.stall_ns;
+    zp_peers_sample(&ep->peers, now, stall > 200000000u ? stall : 200000000u); /* more than there is between two samples */
 }
 
 /* A subscriber without a descriptor (inproc) can't be disconnected: drop for it, and say so now and then. */
 static int begin_losing(zp_endpoint *ep) {
     const uint64_t now = zp_now();
+    ep->was_lossy = 1;
     if (!atomic_exchange(&ep->lossy, 1) && now - ep->last_lossy_log > 10000000000u) {
         zp_log_add(ep->log, ZP_LOG_LOSSY, ep->bound, "", 0, 0);
         ep->last_lossy_log = now;
@@ -154,35 +200,43 @@ static int begin_losing(zp_endpoint *ep) {
 static int unseen_may_block(zp_endpoint *ep) { return ep->is_inproc || zp_peers_any_unseen(&ep->peers); }
 
 static int judge(zp_endpoint *ep, uint64_t now) {
-    const uint64_t stall = ep->settings.stall_ns;
-    const uint64_t since = ep->blocked_since > ep->last_eviction ? ep->blocked_since : ep->last_eviction;
-    zp_peers_sample(&ep->peers, now, stall);
+    const int paused = now - ep->peers.last_sample > 1000000000u; /* we were: stopped, or without a processor */
+    sample(ep, now);
     if (evict_stalled(ep, now)) return ZP_SENT;
-    if (lags(ep, now)) {
-        zp_peer gone;
-        if (zp_peers_evict_slowest(&ep->peers, &gone)) report_eviction(ep, ZP_LOG_EVICTED_LAGGING, &gone, now);
-        else if (unseen_may_block(ep)) return begin_losing(ep);
-    } else if (now - since >= stall && !zp_peers_any_backlog(&ep->peers) && unseen_may_block(ep)) {
-        return begin_losing(ep);
-    }
-    return ZP_SENT;
+    const int lagging = evict_lagging(ep, now);
+    if (lagging > 0) return ZP_SENT;
+    if (!ep->unexplained_since || paused || zp_peers_any_backlog(&ep->peers)) ep->unexplained_since = now;
+    const int unexplained = now - ep->unexplained_since >= ep->settings.stall_ns;
+    return (lagging || unexplained) && unseen_may_block(ep) ? begin_losing(ep) : ZP_SENT;
+}
+
+void zp_begin_wait(zp_endpoint *ep) {
+    if (ep->blocked_since) return;
+    ep->blocked_since = zp_now();
+    if (!ep->window_since) begin_window(ep, ep->blocked_since);
 }
 
 int zp_blocked(zp_endpoint *ep) {
     const uint64_t now = zp_now();
     if (atomic_load(&ep->stop) && now >= atomic_load(&ep->stop_deadline)) return ZP_GIVE_UP;
-    if (!ep->blocked_since) ep->blocked_since = now;
     if (ep->settings.slow_subscriber == ZP_SLOW_DROP || atomic_load(&ep->lossy)) return begin_losing(ep);
     drain(ep);
     return ep->settings.slow_subscriber == ZP_SLOW_WAIT ? ZP_SENT : judge(ep, now);
 }
 
 void zp_unblocked(zp_endpoint *ep) {
-    const uint64_t blocked = zp_now() - ep->blocked_since;
-    atomic_fetch_add_explicit(&ep->blocked_ns, blocked, memory_order_relaxed);
-    ep->blocked_since = 0;
-    zp_peers_relax(&ep->peers);
+    const uint64_t now = zp_now();
+    atomic_fetch_add_explicit(&ep->blocked_ns, now - ep->blocked_since, memory_order_relaxed);
+    ep->window_waited = waited_in_window(ep, now);
+    ep->blocked_since = ep->unexplained_since = 0;
+    zp_peers_restart(&ep->peers);
+    /* Many short waits make a lag as well as a long one. */
+    if (ep->settings.slow_subscriber != ZP_SLOW_DISCONNECT || now - ep->event_time < lag_limit(ep) / 2) return;
+    if (now - ep->peers.last_sample >= 10000000u) sample(ep, now);
+    evict_lagging(ep, now);
 }
+
+void zp_ran_free(zp_endpoint *ep) { ep->window_since = 0; }
 
 static int is_unbounded(const zp_endpoint *ep) {
     return ep->settings.hwm == 0 && ep->settings.slow_subscriber == ZP_SLOW_DISCONNECT;
@@ -196,26 +250,6 @@ int zp_unbounded_needs_care(zp_endpoint *ep) {
 void zp_watch_unbounded(zp_endpoint *ep) {
     const uint64_t now = zp_now();
     if (!is_unbounded(ep) || now - ep->peers.last_sample < 50000000u) return;
-    zp_peers_sample(&ep->peers, now, ep->settings.stall_ns);
+    sample(ep, now);
     evict_stalled(ep, now);
-}
-
-/* ---- the end ---- */
-
-/* libzmq (4.3.5, session_base.cpp, clean_pipes) aborts the process when a connection fails, in the middle of a message, after
- * its socket was closed with linger 0 and before that has reached the connection's own thread: a subscriber killed while the
- * publisher is closed does it. So let every connection end while the socket still lives, and close it then. */
-void zp_hang_up(zp_endpoint *ep) {
-    const uint64_t deadline = zp_now() + 500000000u;
-    zmq_pollitem_t item = {ep->monitor, 0, ZMQ_POLLIN, 0};
-    if (!ep->socket || !ep->monitor || ep->is_inproc) return;
-    drain_monitor(ep); /* not unbind: that would end the connections from the wrong side, too */
-    while (zp_peers_shut_all(&ep->peers) && zp_now() < deadline) {
-        if (zp_zmq.poll_(&item, 1, 10) < 0 && zp_zmq.errno_() != EINTR) { /* the context was terminated: it reports no more */
-            const struct timespec moment = {0, 10000000};
-            nanosleep(&moment, NULL);
-            return;
-        }
-        drain_monitor(ep);
-    }
 }

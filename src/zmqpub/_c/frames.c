@@ -55,8 +55,8 @@ static int init_shared(zmq_msg_t *m, zp_body *b, const uint8_t *data, size_t siz
     return -1;
 }
 
-/* While some subscriber is being dropped for, each body is a block of its own whose release tells, when it happens inside
- * the sending call on the sending thread, that nobody took the message. */
+/* While some subscriber is being dropped for, or may not be there at all, each body is a block of its own whose release tells,
+ * when it happens inside the sending call on the sending thread, that nobody took the message. */
 static _Thread_local void *probe;
 
 static void release_probe(void *data, void *hint) {
@@ -79,11 +79,19 @@ static int init_probe(zmq_msg_t *m, zmq_msg_t *original) {
     return 0;
 }
 
-/* The first frame waits where the pipes are full; the others then have their place. */
+/* The first frame waits where the pipes are full; the others then have their place. The first try does not wait, so that the
+ * clock is read only where there is something to wait for. */
 static int send_first(zp_endpoint *ep, zmq_msg_t *m) {
-    int how = ZP_SENT;
-    while (zp_zmq.msg_send_(m, ep->socket, ZMQ_SNDMORE) < 0) {
-        if (zp_zmq.errno_() != EAGAIN) return ep->error = zp_zmq.errno_(), ZP_DEAD;
+    int how = ZP_SENT, flags = ZMQ_SNDMORE | ZMQ_DONTWAIT;
+    while (zp_zmq.msg_send_(m, ep->socket, flags) < 0) {
+        const int error = zp_zmq.errno_();
+        if (error == EINTR) continue; /* no handler runs here, but setuid() and the like signal every thread */
+        if (error != EAGAIN) return ep->error = error, ZP_DEAD;
+        if (flags & ZMQ_DONTWAIT) {
+            flags = ZMQ_SNDMORE;
+            zp_begin_wait(ep);
+            continue;
+        }
         if ((how = zp_blocked(ep)) < 0) return how;
         if (how == ZP_LOST) zp_set_int(ep->socket, ZMQ_XPUB_NODROP, 0);
     }
@@ -92,11 +100,33 @@ static int send_first(zp_endpoint *ep, zmq_msg_t *m) {
 
 static int send_rest(zp_endpoint *ep, zmq_msg_t *m, int flags) {
     while (zp_zmq.msg_send_(m, ep->socket, flags) < 0) {
-        if (zp_zmq.errno_() == EAGAIN || zp_zmq.errno_() == EINTR) continue;
+        const int error = zp_zmq.errno_();
+        if (error == EAGAIN || error == EINTR) continue;
         zp_zmq.msg_close_(m);
-        return ep->error = zp_zmq.errno_(), ZP_DEAD;
+        return ep->error = error, ZP_DEAD;
     }
     return ZP_SENT;
+}
+
+/* Is the topic wanted only by peers that could not be identified? Such a one may have left unnoticed. */
+static int is_doubtful(const zp_endpoint *ep, int topic) {
+    return !ep->is_inproc && ep->notifiers[topic].nameless && !ep->peers.wanted[topic];
+}
+
+/* Count a message that was asked about: `lost` when a subscriber may have been passed over (its pipe may still have been emptied
+ * at the last moment: with one subscriber it is known whether he got it). */
+static void count_watched(zp_endpoint *ep, int topic, int taken, int lost) {
+    zp_notifier *n = &ep->notifiers[topic];
+    if (taken) atomic_store_explicit(&ep->lossy, 0, memory_order_relaxed);
+    if (!taken && !ep->was_lossy && is_doubtful(ep, topic)) {
+        n->nameless = n->subscribed = 0;
+        atomic_store_explicit(&n->wanted, 0, memory_order_relaxed);
+        add(&n->unwanted, 1);
+    } else if (taken && (!lost || n->subscribed == 1)) {
+        add(&n->sent, 1);
+    } else {
+        add(&n->dropped, 1);
+    }
 }
 
 static int send_message(zp_endpoint *ep, int topic, zmq_msg_t *body) {
@@ -112,7 +142,7 @@ static int send_message(zp_endpoint *ep, int topic, zmq_msg_t *body) {
         zp_zmq.msg_close_(body);
         return how;
     }
-    const int watched = how == ZP_LOST || atomic_load_explicit(&ep->lossy, memory_order_relaxed);
+    const int watched = how == ZP_LOST || atomic_load_explicit(&ep->lossy, memory_order_relaxed) || is_doubtful(ep, topic);
     if (watched) {
         zmq_msg_t copy;
         probe = NULL;
@@ -130,13 +160,9 @@ static int send_message(zp_endpoint *ep, int topic, zmq_msg_t *body) {
     if (how == ZP_LOST) zp_set_int(ep->socket, ZMQ_XPUB_NODROP, 1);
     if (rest < 0) return rest;
     advance(n, 1);
-    if (how == ZP_LOST || !taken) {
-        add(&n->dropped, 1);
-    } else {
-        add(&n->sent, 1);
-        if (watched) atomic_store_explicit(&ep->lossy, 0, memory_order_relaxed);
-        if (ep->blocked_since) zp_unblocked(ep);
-    }
+    if (watched) count_watched(ep, topic, taken, how == ZP_LOST);
+    else add(&n->sent, 1);
+    if (taken && ep->blocked_since) zp_unblocked(ep);
     return ZP_SENT;
 no_memory:
     zp_zmq.msg_close_(body);

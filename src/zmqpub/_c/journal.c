@@ -208,8 +208,8 @@ int zp_journal_wait_done(zp_journal *j, uint64_t upto, uint64_t timeout_ns) {
     for (;;) {
         int done = 1;
         for (zp_journal_cursor *c = j->cursors; c; c = c->link) done &= c->done >= upto;
-        if (done || j->closed) {
-            result = done ? 1 : ZP_CLOSED;
+        if (done || j->closed) { /* once closed, a cursor that is gone may have given up, and not been done */
+            result = j->closed ? ZP_CLOSED : 1;
             break;
         }
         if (!sleep_until(j, deadline)) break;

@@ -68,7 +68,7 @@ void zp_journal_remove_cursor(zp_journal *j, zp_journal_cursor *c);
 int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence);
 /* Wait for room or for progress, at most timeout_ns. */
 void zp_journal_wait_room(zp_journal *j, uint64_t timeout_ns);
-/* 1: every cursor has handed over all that was appended before `upto`; 0: not within timeout_ns; ZP_CLOSED. */
+/* 1: every cursor has handed over all that was appended before `upto`; 0: not within timeout_ns; ZP_CLOSED when it was closed. */
 int zp_journal_wait_done(zp_journal *j, uint64_t upto, uint64_t timeout_ns);
 uint64_t zp_journal_head(zp_journal *j);
 

@@ -1,4 +1,5 @@
 #include "peers.h"
+#include "clock.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,11 +10,34 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <linux/sockios.h>
 #endif
+
+/* ---- files that libzmq closes ---- */
+
+void zp_file_note(zp_file *file, int fd) {
+    struct stat s;
+    *file = (zp_file){.fd = -1};
+    if (fd >= 0 && fstat(fd, &s) == 0) *file = (zp_file){fd, s.st_dev, s.st_ino};
+}
+
+static int is_open(const zp_file *file) {
+    struct stat s;
+    return file->fd >= 0 && fstat(file->fd, &s) == 0 && s.st_dev == file->device && s.st_ino == file->inode;
+}
+
+static void wait_closed_until(const zp_file *file, uint64_t deadline) {
+    const struct timespec nap = {0, 50000};
+    while (is_open(file) && zp_now() < deadline) nanosleep(&nap, NULL);
+}
+
+void zp_file_wait_closed(const zp_file *file, uint64_t timeout_ns) { wait_closed_until(file, zp_now() + timeout_ns); }
+
+/* ---- the beginning and the end ---- */
 
 void zp_peers_init(zp_peers *p) {
     memset(p, 0, sizeof *p);
@@ -25,6 +49,27 @@ void zp_peers_free(zp_peers *p) {
         if (p->list[i].fd >= 0) close(p->list[i].fd);
     free(p->list);
     pthread_mutex_destroy(&p->lock);
+}
+
+void zp_peers_end(zp_peers *p, int disconnect, uint64_t timeout_ns) {
+    const uint64_t deadline = zp_now() + timeout_ns;
+    if (disconnect) {
+        for (size_t i = 0; i < p->count; i++)
+            if (p->list[i].fd >= 0) shutdown(p->list[i].fd, SHUT_RDWR);
+        for (size_t i = 0; i < p->count; i++) {
+            zp_file file;
+            zp_file_note(&file, p->list[i].fd);
+            if (file.fd < 0) continue;
+            file.fd = p->list[i].libzmq_fd; /* the same connection, until libzmq closes it */
+            wait_closed_until(&file, deadline);
+        }
+    }
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < p->count; i++)
+        if (p->list[i].fd >= 0) close(p->list[i].fd);
+    p->count = 0;
+    memset(p->wanted, 0, sizeof p->wanted);
+    pthread_mutex_unlock(&p->lock);
 }
 
 /* ---- what the kernel says of a connection ---- */
@@ -171,21 +216,11 @@ void zp_peers_subscribe(zp_peers *p, zp_peer *peer, int topic, unsigned length, 
     p->wanted[topic] += (unsigned)((peer->subscribed[topic] != 0) - before);
 }
 
-size_t zp_peers_shut_all(zp_peers *p) {
-    size_t n = 0;
-    for (size_t i = 0; i < p->count; i++)
-        if (p->list[i].fd >= 0) {
-            shutdown(p->list[i].fd, SHUT_RDWR);
-            n++;
-        }
-    return n;
-}
-
 /* ---- who is slow ---- */
 
 void zp_peers_sample(zp_peers *p, uint64_t now, uint64_t stale_ns) {
     pthread_mutex_lock(&p->lock);
-    const int stale = now - p->last_sample > stale_ns;
+    const int stale = p->restart || now - p->last_sample > stale_ns;
     for (size_t i = 0; i < p->count; i++) {
         zp_peer *peer = &p->list[i];
         const uint64_t backlog = backlog_of(peer->fd), acked = acked_of(peer->fd);
@@ -194,8 +229,9 @@ void zp_peers_sample(zp_peers *p, uint64_t now, uint64_t stale_ns) {
         peer->sampled = 1;
         peer->backlog = backlog;
         peer->acked = acked;
-        peer->pressure += backlog;
+        peer->pressure = (p->forget ? 0 : peer->pressure) + backlog;
     }
+    p->restart = p->forget = 0;
     p->last_sample = now;
     pthread_mutex_unlock(&p->lock);
 }
@@ -212,9 +248,9 @@ int zp_peers_any_unseen(zp_peers *p) {
     return any;
 }
 
-void zp_peers_relax(zp_peers *p) {
-    for (size_t i = 0; i < p->count; i++) p->list[i].pressure = 0;
-}
+void zp_peers_restart(zp_peers *p) { p->restart = 1; }
+
+void zp_peers_forget(zp_peers *p) { p->forget = 1; }
 
 void zp_peers_evict(zp_peers *p, zp_peer *peer, zp_peer *out) {
     pthread_mutex_lock(&p->lock);

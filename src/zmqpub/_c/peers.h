@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum { ZP_PEER_TOPICS = 5 };
 
@@ -23,7 +24,7 @@ typedef struct {
     uint64_t backlog;        /* bytes in the kernel that the peer has not taken, at the last sample */
     uint64_t acked;          /* bytes the peer's kernel has taken, where the system tells */
     uint64_t last_progress;  /* when it last took something or had nothing to take */
-    uint64_t pressure;       /* the backlogs of the samples since the endpoint last ran free, added up */
+    uint64_t pressure;       /* the backlogs of the samples since zp_peers_forget, added up */
     uint16_t subscribed[ZP_PEER_TOPICS]; /* bit n: it subscribed to the first n bytes of the topic */
     unsigned said;           /* messages upstream within the second that began at said_since */
     uint64_t said_since;
@@ -37,26 +38,41 @@ typedef struct {
     size_t count, capacity;
     unsigned wanted[ZP_PEER_TOPICS]; /* how many of the list subscribed to something of each topic */
     uint64_t last_sample;
+    int restart, forget;     /* the next sample measures progress anew; begins with no pressure */
     char endpoint[256];      /* what the endpoint is bound to, as libzmq reports it */
 } zp_peers;
 
+/* An open file, known by more than its number, which may be another's tomorrow. */
+typedef struct {
+    int fd;
+    dev_t device;
+    ino_t inode;
+} zp_file;
+
+void zp_file_note(zp_file *file, int fd);
+/* Wait until nobody has it open under that number, at most timeout_ns: what libzmq closes, it closes on its own threads. */
+void zp_file_wait_closed(const zp_file *file, uint64_t timeout_ns);
+
 void zp_peers_init(zp_peers *p);
 void zp_peers_free(zp_peers *p);     /* closes all dups */
+/* The end of all connections: our dups are closed, as each would keep its connection open after libzmq has closed it. With
+ * disconnect they are shut down before, and libzmq is given timeout_ns to let go of them. */
+void zp_peers_end(zp_peers *p, int disconnect, uint64_t timeout_ns);
 void zp_peers_accepted(zp_peers *p, int fd, uint64_t now);
 void zp_peers_disconnected(zp_peers *p, int fd);
-/* Look at every connection. What was seen longer than `stale_ns` ago says nothing of progress: start anew then. */
+/* Look at every connection. What was seen longer than `stale_ns` ago, or before zp_peers_restart, says nothing of progress:
+ * a backlog of the same size may be another one. */
 void zp_peers_sample(zp_peers *p, uint64_t now, uint64_t stale_ns);
 uint64_t zp_peer_backlog(const zp_peer *peer); /* bytes not taken, right now */
 int zp_peers_any_backlog(zp_peers *p);
 int zp_peers_any_unseen(zp_peers *p);   /* is there one whose descriptor could not be had? */
-void zp_peers_relax(zp_peers *p);    /* the endpoint runs free: forget the pressure */
+void zp_peers_restart(zp_peers *p);  /* the pipes have room: nobody holds the endpoint up */
+void zp_peers_forget(zp_peers *p);   /* begin to add up the pressure anew */
 /* Disconnect one that took nothing for stall_ns; 1 with a copy in *out, 0 when there is none. */
 int zp_peers_evict_stalled(zp_peers *p, uint64_t now, uint64_t stall_ns, zp_peer *out);
 /* The connection that libzmq knows by that number; NULL when there is none. */
 zp_peer *zp_peers_find(zp_peers *p, int libzmq_fd);
 void zp_peers_subscribe(zp_peers *p, zp_peer *peer, int topic, unsigned length, int on);
-/* Shut every connection; how many there are whose end libzmq will report. */
-size_t zp_peers_shut_all(zp_peers *p);
 void zp_peers_evict(zp_peers *p, zp_peer *peer, zp_peer *out);
 /* Disconnect the one with the most pressure; 0 when no connection has any backlog. */
 int zp_peers_evict_slowest(zp_peers *p, zp_peer *out);

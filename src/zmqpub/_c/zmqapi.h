@@ -17,6 +17,7 @@
     F(int, setsockopt, (void *socket, int option, const void *value, size_t size))                                     \
     F(int, getsockopt, (void *socket, int option, void *value, size_t *size))                                          \
     F(int, bind, (void *socket, const char *endpoint))                                                                 \
+    F(int, unbind, (void *socket, const char *endpoint))                                                               \
     F(int, connect, (void *socket, const char *endpoint))                                                              \
     F(int, poll, (zmq_pollitem_t *items, int count, long timeout_ms))                                                  \
     F(int, socket_monitor, (void *socket, const char *endpoint, int events))                                           \

@@ -134,9 +134,7 @@ class RecordScanner:
 
     def starts_well(self, data: mmap.mmap) -> bool:
         """Whether a file begins with a record, and whatever comes after it is one, too."""
-        return self._is_record(data, 0) and self._is_boundary(
-            data, PREFIX_SIZE + int.from_bytes(self._start(data, 0)[4:8], "little")
-        )
+        return self._is_record(data, 0) and self._is_boundary(data, PREFIX_SIZE + int.from_bytes(self._start(data, 0)[4:8], "little"))
 
     def _next_record(self, data: mmap.mmap, first: int, sure_from: int) -> int:
         """Where the first record from ``first`` on begins, the file's end if none does.
@@ -186,9 +184,7 @@ class RecordScanner:
         self._damaged(path, place, f"{reason}; {self._going_on(data, found)}")
         return found
 
-    def _after_no_proof(
-        self, path: str, data: mmap.mmap, place: int, after: int, header: bytes, digest: bytes
-    ) -> int:
+    def _after_no_proof(self, path: str, data: mmap.mmap, place: int, after: int, header: bytes, digest: bytes) -> int:
         fits = self._is_boundary(data, after)
         found = after if fits else self._next_record(data, place + 4, sure_from=place)
         self._damaged(path, place, f"{_no_proof(header, digest)}; {self._going_on(data, found)}")

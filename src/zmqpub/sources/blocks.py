@@ -258,9 +258,7 @@ class BlockFiles:
         # A private network may well begin with the genesis block of a public one: every signet does.
         elif len(owners) > 1 or (self._network and self._network.genesis and owners not in ([], [self._network])):
             others = f", in files of {self._network.name}" if self._network else ""
-            raise SourceError(
-                f"{self._files.path}: the genesis block of {' and of '.join(names)}{others}: two networks are mixed"
-            )
+            raise SourceError(f"{self._files.path}: the genesis block of {' and of '.join(names)}{others}: two networks are mixed")
 
     def _bounds(self, chain: Chain) -> range:
         first = 0 if self._start is None else self._position(chain, "start", self._start)
@@ -288,8 +286,7 @@ class BlockFiles:
                 return position
             problem = f"{option}: there is no block of height {bound} or below"
         raise SourceError(
-            f"{self._files.path}: {problem}; there are {len(chain.records)}, "
-            f"heights {chain.heights[0]} to {chain.heights[-1]}"
+            f"{self._files.path}: {problem}; there are {len(chain.records)}, heights {chain.heights[0]} to {chain.heights[-1]}"
         )
 
     def _record(self, block_hash: bytes) -> int | None:

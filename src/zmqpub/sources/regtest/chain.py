@@ -198,9 +198,7 @@ class RegtestChain:
 
     # Blocks
 
-    def template(
-        self, max_weight: int = MAX_BLOCK_WEIGHT - RESERVED_WEIGHT, max_transactions: int | None = None
-    ) -> Template:
+    def template(self, max_weight: int = MAX_BLOCK_WEIGHT - RESERVED_WEIGHT, max_transactions: int | None = None) -> Template:
         """An empty template of the next block; it is good until the chain changes."""
         state = self._state
         return Template(state.coins, state.height + 1, state.median_time, max_weight, max_transactions)
@@ -248,9 +246,7 @@ class RegtestChain:
         for _ in range(count):
             self._readmit(self._disconnect())
 
-    def _fill_exactly(
-        self, template: Template, transactions: Sequence[Transaction], known: Mapping[bytes, Resolved]
-    ) -> None:
+    def _fill_exactly(self, template: Template, transactions: Sequence[Transaction], known: Mapping[bytes, Resolved]) -> None:
         made: dict[Outpoint, Coin] = {}
         for transaction in transactions:
             entry = known.get(transaction.txid) or self.mempool.get(transaction.txid)
@@ -359,9 +355,7 @@ class Branch:
         self._leftovers = {entry.txid: entry for entry in disconnected}
         return self
 
-    def template(
-        self, max_weight: int = MAX_BLOCK_WEIGHT - RESERVED_WEIGHT, max_transactions: int | None = None
-    ) -> Template:
+    def template(self, max_weight: int = MAX_BLOCK_WEIGHT - RESERVED_WEIGHT, max_transactions: int | None = None) -> Template:
         """An empty template of the branch's next block."""
         return self._chain.template(max_weight, max_transactions)
 
@@ -380,9 +374,7 @@ class Branch:
             self._leftovers.pop(entry.txid, None)
         return record.block
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         while len(self._records) <= self._depth:
             self.connect()
         self._chain._readmit(self._leftovers.values())

@@ -89,9 +89,7 @@ def created_by(txid: bytes, outputs: Sequence[TxOut], coinbase_height: int = 0) 
     )
 
 
-def resolved(
-    transaction: Transaction, inputs: Sequence[TxIn], outputs: Sequence[TxOut], spent: tuple[Coin, ...]
-) -> Resolved:
+def resolved(transaction: Transaction, inputs: Sequence[TxIn], outputs: Sequence[TxOut], spent: tuple[Coin, ...]) -> Resolved:
     """``transaction``, made of ``inputs`` and ``outputs``, with the coins ``spent``; checks nothing."""
     fee = sum([coin.value for coin in spent]) - sum([output.value for output in outputs])
     weight = 3 * stripped_size(inputs, outputs) + transaction.size

@@ -43,8 +43,7 @@ _BLOCK_VERSION = 0x20000000
 _GENESIS_TIME = 1296688602
 _GENESIS_TEXT = b"The Times 03/Jan/2009 Chancellor on brink of second bailout for banks"
 _GENESIS_KEY = bytes.fromhex(
-    "04678afdb0fe5548271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb6"
-    "49f6bc3f4cef38c4f35504e51ec112de5c384df7ba0b8d578a4c702b6bf11d5f"
+    "04678afdb0fe5548271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb649f6bc3f4cef38c4f35504e51ec112de5c384df7ba0b8d578a4c702b6bf11d5f"
 )
 _NO_TXID = bytes(32)
 _WITNESS_RESERVED = bytes(32)

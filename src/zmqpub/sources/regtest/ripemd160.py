@@ -77,7 +77,5 @@ def ripemd160(data: bytes) -> bytes:
         words = struct.unpack_from("<16I", padded, start)
         left = _line(state, words, right=False)
         right = _line(state, words, right=True)
-        state = tuple(
-            (state[(place + 1) % 5] + left[(place + 2) % 5] + right[(place + 3) % 5]) & _MASK for place in range(5)
-        )
+        state = tuple((state[(place + 1) % 5] + left[(place + 2) % 5] + right[(place + 3) % 5]) & _MASK for place in range(5))
     return struct.pack("<5I", *state)

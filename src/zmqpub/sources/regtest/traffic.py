@@ -277,9 +277,7 @@ class Traffic:
             opened.append(self._open(coin))
         return None
 
-    def _build(
-        self, coins: Sequence[Coin], opened: Sequence[Unlocked], locks: Sequence[Lock], rate: float
-    ) -> Resolved | None:
+    def _build(self, coins: Sequence[Coin], opened: Sequence[Unlocked], locks: Sequence[Lock], rate: float) -> Resolved | None:
         """A transaction that shares out what ``coins`` hold, less a fee of ``rate``; None if it is too little."""
         random = self._random.random
         total = 0
