@@ -1,7 +1,8 @@
 """The compiled part of the build; everything else is in pyproject.toml.
 
 One environment switch per mode: ZMQPUB_DEBUG=1 (no optimization, debug information), ZMQPUB_SANITIZE=address,undefined,
-ZMQPUB_TRACE=1 (line tracing for coverage), ZMQPUB_WERROR=1 (C warnings are errors; CI sets it).
+ZMQPUB_TRACE=1 (line tracing for coverage), ZMQPUB_WERROR=1 (C warnings are errors; CI sets it). Each mode has a
+directory of its own under build/, so that none picks up another's objects.
 """
 
 import os
@@ -19,6 +20,9 @@ debug = os.environ.get("ZMQPUB_DEBUG") == "1"
 trace = os.environ.get("ZMQPUB_TRACE") == "1"
 sanitize = os.environ.get("ZMQPUB_SANITIZE", "")
 strict = os.environ.get("ZMQPUB_WERROR") == "1"
+
+modes = {"debug": debug, "trace": trace, "sanitize-" + sanitize.replace(",", "-"): bool(sanitize), "strict": strict}
+build_base = "build/" + ("-".join(name for name, wanted in modes.items() if wanted) or "release")
 
 compile_args = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra"]
 link_args = ["-lpthread"] + (["-ldl"] if sys.platform == "linux" else [])
@@ -40,11 +44,13 @@ shared = {
 }
 
 setup(
+    options={"build": {"build_base": build_base}},
     ext_modules=cythonize(
         [
             Extension("zmqpub._build", ["src/zmqpub/_build.pyx"], **shared),
             Extension("zmqpub._fast", ["src/zmqpub/_fast.pyx", *(f"{C}/{name}.c" for name in CORE + SHA256)], **shared),
         ],
+        build_dir=f"{build_base}/cython",
         compiler_directives={
             "language_level": "3",
             "boundscheck": False,
@@ -54,5 +60,5 @@ setup(
             "embedsignature": True,
             "linetrace": trace,
         },
-    )
+    ),
 )

@@ -1,0 +1,134 @@
+"""Does what the documentation says: runs every ``sh`` and ``python`` block of the files given.
+
+    python .ci/documented.py README.md docs/*.md
+
+with ``zmqpub`` and ``make`` on PATH, from the root of a checkout whose environment was made before. A publisher or a
+listener, which would go on for ever, is interrupted after some seconds and must end well. What the file itself does not
+define is in NAMES. Where the kernel permits, all of it happens in a network of its own, so that fixed ports are free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 4
+PATIENCE = 180
+
+# These are steps of .ci/run itself, or take too long for it.
+ELSEWHERE = re.compile(r"make (test|lint|types|sanitize|wheel|fuzz|bench|format|clean)\b|(\S*python\S* -m )?pip install|\.ci/run|cd ")
+
+# What only a machine with a node on it can do.
+NODE = re.compile(r"\$HOME|/run/node|\| *jq ")
+
+NAMES = """
+import sys
+sys.path.insert(0, {tests!r})
+from block_samples import chain, genesis
+raw_block = genesis("main")
+class my_node:
+    new_blocks = staticmethod(lambda: chain(5))
+"""
+
+
+def blocks(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, language, text) of each fenced block."""
+    for match in re.finditer(r"^```(\w+)\n(.*?)^```$", path.read_text(), re.M | re.S):
+        yield path.read_text()[: match.start()].count("\n") + 1, match[1], match[2]
+
+
+def own_network() -> None:
+    """Go on in a network namespace of our own, if that is possible."""
+    if os.environ.get("IN_OWN_NETWORK") is None:
+        os.environ["IN_OWN_NETWORK"] = "0"
+        unshare = shutil.which("unshare")
+        if unshare and subprocess.run([unshare, "-rn", "true"], capture_output=True, check=False).returncode == 0:
+            os.environ["IN_OWN_NETWORK"] = "1"
+            os.execv(unshare, [unshare, "-rn", sys.executable, *sys.argv])
+    if os.environ["IN_OWN_NETWORK"] == "1":
+        with socket.socket() as any_socket:  # SIOCSIFFLAGS: IFF_UP, IFF_RUNNING
+            fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+
+
+@contextlib.contextmanager
+def running(command: str, ok: tuple[int, ...] = (0,)) -> Iterator[None]:
+    """A command that goes on until it is interrupted."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(["bash", "-c", f"exec {command}"], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS)
+            yield
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            try:
+                code = process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = process.wait()
+        output.seek(0)
+        if code not in ok:
+            raise SystemExit(f"{command}: exit code {code}\n{output.read()}")
+
+
+def run_line(line: str) -> str:
+    words = shlex.split(line, comments=True)
+    if not words:
+        return ""
+    if ELSEWHERE.match(line):
+        return "elsewhere"
+    if NODE.search(line):
+        return "needs a node"
+    if words[:2] == ["zmqpub", "run"]:
+        with running(line):
+            return "ran until interrupted"
+    if words[:2] == ["zmqpub", "listen"]:
+        address = next(word for word in words[2:] if "://" in word)
+        topics = " ".join(f"--zmqpub{topic}={address}" for topic in ("hashblock", "hashtx", "rawblock", "rawtx", "sequence"))
+        with running(f"zmqpub run {topics}"), running(line):
+            return "ran until interrupted"
+    subprocess.run(["bash", "-ec", line], check=True, timeout=PATIENCE, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return "ran"
+
+
+def main() -> None:
+    own_network()
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT / "tests"))
+    from block_samples import chain, write_raw
+
+    with tempfile.TemporaryDirectory() as folder:
+        directory = write_raw(Path(folder) / "blocks", chain(20))
+        done = 0
+        for path in map(Path, sys.argv[1:]):
+            for number, language, text in blocks(path):
+                if language == "python":
+                    program = NAMES.format(tests=str(ROOT / "tests")) + text
+                    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
+                    print(f"{path}:{number}: ran python", flush=True)
+                    done += 1
+                for line in text.replace("\\\n", " ").splitlines() if language in ("sh", "console") else ():
+                    command = line.removeprefix("$ ").strip().replace("DIR", str(directory))
+                    if result := run_line(command):
+                        print(f"{path}:{number}: {result}: {line.strip()}", flush=True)
+                        done += 1
+    if not done:
+        raise SystemExit("nothing to run: is that the documentation?")
+
+
+if __name__ == "__main__":
+    main()
