@@ -1,12 +1,16 @@
-"""Types of the compiled core. ``Engine`` and ``Endpoint`` belong to zmqpub.publisher; the rest is public as ``zmqpub.…``."""
+"""Types of the compiled core. ``Engine`` and ``Endpoint`` belong to zmqpub.publisher, ``Receiver``, ``Batch`` and ``Channel`` to
+zmqpub.subscriber; the rest is public as ``zmqpub.…``."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, SupportsIndex, overload
+import collections.abc
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, SupportsIndex, final, overload
 
 import zmq
 from typing_extensions import Buffer, Self
 
 from zmqpub.primitives import BlockHeader, TxIn, TxOut
+from zmqpub.stats import ReceiverStats
+from zmqpub.wire import SequenceLabel, Topic
 
 def sha256_backends() -> tuple[str, ...]: ...
 def sha256_backend() -> str: ...
@@ -102,6 +106,161 @@ class Endpoint:
     def stop(self, linger: float | None) -> None: ...
     def join(self) -> None: ...
     def notifier_stats(self, topic: int) -> tuple[int, int, int, int, bool]: ...
-    def latency(self, shares: Sequence[float]) -> tuple[int, list[float], float]: ...
+    def latency(self, shares: collections.abc.Sequence[float]) -> tuple[int, list[float], float]: ...
     def flow_stats(self) -> tuple[int, float]: ...
     def subscribers(self) -> list[tuple[str, int, float]]: ...
+
+class Received:
+    """What the five typed notifications have in common. Immutable; only the core makes them."""
+
+    @property
+    def topic(self) -> Topic: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def counter(self) -> int: ...
+    @property
+    def body(self) -> bytes | memoryview: ...
+    @property
+    def repaired(self) -> bool: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class HashBlock(Received):
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def hash(self) -> bytes: ...
+
+@final
+class HashTx(Received):
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def txid(self) -> bytes: ...
+
+@final
+class RawBlock(Received):
+    @property
+    def body(self) -> memoryview: ...
+    @property
+    def block(self) -> Block: ...
+    @property
+    def hash(self) -> bytes: ...
+
+@final
+class RawTx(Received):
+    @property
+    def body(self) -> memoryview: ...
+    @property
+    def transaction(self) -> Transaction: ...
+    @property
+    def txid(self) -> bytes: ...
+
+@final
+class Sequence(Received):
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def hash(self) -> bytes: ...
+    @property
+    def label(self) -> SequenceLabel: ...
+    @property
+    def mempool_sequence(self) -> int | None: ...
+
+@final
+class Batch:
+    """What was received, in order; an iterator that can be left and taken up again. See Receiver.take for the items.
+
+    To hand an item out moves ``Receiver.delivered``. Live messages behind it are skipped, a live message beyond it is
+    preceded by a ("gap", …) in any case.
+    """
+
+    def __iter__(self) -> Batch: ...
+    def __next__(self) -> Received | tuple[Any, ...]: ...
+    def notifications(self) -> Iterator[Received]:
+        """An iterator over the typed notifications that come next, up to the next tuple (which next() then gives) or the end."""
+    def take(self, limit: int) -> list[Received]:
+        """As many of notifications() as a list, at most ``limit``; empty when a tuple or the end comes next."""
+    @property
+    def remaining(self) -> int:
+        """Entries not looked at yet; some may turn out to be skipped."""
+    @property
+    def messages(self) -> int:
+        """Of an answer: how many messages it carries."""
+    @property
+    def spans(self) -> dict[int, tuple[int, int, bool]]:
+        """Of an answer, before anything is handed out, by topic index: first counter, the counter after the last, are they contiguous?"""
+    @property
+    def malformed(self) -> str | None:
+        """Of an answer: why it is no sequence of well-formed messages; None where it is."""
+
+@final
+class Receiver:
+    """Sources: (address as the user wrote it, libzmq endpoint, IPv6, topics as bits, {topic index: the counter expected next}).
+
+    One C thread receives from all of them. Raises ConnectError for an endpoint that libzmq does not take; every method ClosedError
+    after close() or the end of the context (take: once it has nothing left), ForkedError in a child of the process that made it.
+    """
+
+    def __new__(
+        cls,
+        sources: Iterable[tuple[str, str, bool, int, Mapping[int, int]]],
+        *,
+        context: zmq.Context[Any],
+        byte_bound: int = ...,
+        rcvhwm: int = 0,
+        latest_only: bool = False,
+        stale_after: float | None = None,
+        heartbeat: float | None = None,
+        keepalive_idle: int = -1,
+        keepalive_interval: int = -1,
+        reconnect_interval: float = 0.1,
+        reconnect_interval_max: float = 5.0,
+    ) -> Receiver: ...
+    def take(self, timeout: float | None = None) -> Batch | None:
+        """The next batch, None where there was nothing within ``timeout`` seconds (None: forever; 0: do not wait).
+
+        Items are typed notifications and tuples; s is the index of the source, topics are zmqpub.Topic:
+
+        ("gap", s, topic, expected, got, cause)        cause "network" or "overflow"; before the message that shows it
+        ("restart", s, topic, expected, got)           counters went back: all topics of the source are expected from 0 then
+        ("duplicate", s, topic, counter)               instead of the message, which is the one before it again
+        ("mempool-gap", s, expected, got)
+        ("reorg", s, old tip, new previous | None)     None: a sequence label D told it, and old tip is that block
+        ("stale", s, seconds)                          its socket was made anew
+        ("connected", s, generation, endpoint)
+        ("disconnected", s, generation)
+        ("malformed", s, topic or first bytes of the topic frame, counter | None, reason)   topic: str
+        """
+    def fileno(self) -> int:
+        """Readable while take(0) has something, or something to raise."""
+    def close(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    def delivered(self, source: int) -> dict[int, int]:
+        """By topic index: the counter that follows the last item that a Batch handed out. Topics of which nothing is known are absent."""
+    def set_delivered(self, source: int, topic: int, counter: int | None) -> None: ...
+    def generation(self, source: int) -> int:
+        """How many connections there were, the present one included, as far as the thread knows."""
+    def connected(self, source: int) -> bool: ...
+    def skip_before(self, source: int, generation: int) -> None:
+        """Live messages, gaps and restarts of the source that an earlier connection than ``generation`` brought are skipped from now on."""
+    def stats(self) -> ReceiverStats: ...
+
+@final
+class Channel:
+    """A DEALER socket for questions to one endpoint. One thread at a time; close() from any. Connects when first used."""
+
+    def __new__(cls, endpoint: str, ipv6: bool, context: zmq.Context[Any]) -> Channel: ...
+    def send(self, request: bytes) -> None: ...
+    def receive(
+        self, timeout: float | None, receiver: Receiver, source: int, topics: int
+    ) -> tuple[bytes, list[bytes], Batch | None] | None:
+        """(header frame, frames that follow, None), or for a RANGE that was answered (header frame, [], Batch of repaired messages of
+        ``topics``, as bits); None: no answer within ``timeout`` seconds. Without the GIL; signals are seen."""
+    def reset(self) -> None:
+        """Drop the connection and what was asked over it; the next send connects anew, names resolved anew."""
+    def close(self) -> None: ...

@@ -5,6 +5,7 @@
     ZmqPubError
     ├── ConfigError (ValueError)       options that make no sense; all problems at once
     ├── BindError (OSError)            an address that could not be bound
+    ├── ConnectError (OSError)         an address that libzmq cannot connect to, ever
     ├── DecodeError (ValueError)       bytes that are no block, transaction or notification
     ├── ClosedError                    a call on a publisher that was closed
     │   └── ForkedError                … that belongs to the parent of this process
@@ -27,6 +28,7 @@ __all__ = [
     "ClosedError",
     "ConfigError",
     "ConfigProblem",
+    "ConnectError",
     "DamagedRecordError",
     "DecodeError",
     "ForkedError",
@@ -86,6 +88,23 @@ class BindError(ZmqPubError, OSError):
 
     def __reduce__(self) -> tuple[type[BindError], tuple[str, str, int, str]]:
         return type(self), (self.option, self.address, self.errno or 0, self.cause)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class ConnectError(ZmqPubError, OSError):
+    """An address that libzmq cannot connect to, however long it tries; ``errno`` is libzmq's."""
+
+    address: str
+
+    def __init__(self, address: str, errno: int, cause: str | None = None) -> None:
+        self.address = address
+        self.cause = cause or os.strerror(errno)
+        super().__init__(errno, f"{address}: cannot connect: {self.cause}")
+
+    def __reduce__(self) -> tuple[type[ConnectError], tuple[str, int, str]]:
+        return type(self), (self.address, self.errno or 0, self.cause)
 
     def __str__(self) -> str:
         return str(self.strerror)

@@ -1,4 +1,4 @@
-"""What Publisher.stats() returns: plain numbers, read without stopping anything."""
+"""What Publisher.stats() and Receiver.stats() return: plain numbers, read without stopping anything."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from zmqpub.wire import Topic
 
-__all__ = ["EndpointStats", "JournalStats", "LatencyStats", "NotifierStats", "Stats", "SubscriberStats"]
+__all__ = [
+    "EndpointStats",
+    "JournalStats",
+    "LatencyStats",
+    "NotifierStats",
+    "ReceiverStats",
+    "SourceStats",
+    "Stats",
+    "SubscriberStats",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +120,42 @@ class Stats:
     def evictions(self) -> int:
         """Subscribers disconnected, all endpoints together."""
         return sum(endpoint.evictions for endpoint in self.endpoints)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStats:
+    """One address of a receiver, since it was made."""
+
+    address: str
+    """As given."""
+    connected: bool
+    generation: int
+    """Connections so far, the present one included."""
+    messages: int
+    """Well-formed messages, discarded ones included."""
+    bytes: int
+    """Of their bodies."""
+    discarded: int
+    """Messages not kept, as what was held had reached the bound in bytes."""
+    gaps: int
+    """Gaps in counters."""
+    restarts: int
+    duplicates: int
+    malformed: int
+    mempool_gaps: int
+    reorgs: int
+    stale: int
+    """How often its socket was made anew because of silence."""
+    silent_for: float
+    """Seconds since the last message, as the receiver's own thread counts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverStats:
+    """What a receiver holds, and its sources."""
+
+    held_entries: int
+    """Received and not taken."""
+    held_bytes: int
+    byte_bound: int
+    sources: tuple[SourceStats, ...]
