@@ -7,11 +7,13 @@
     ├── BindError (OSError)            an address that could not be bound
     ├── ConnectError (OSError)         an address that libzmq cannot connect to, ever
     ├── DecodeError (ValueError)       bytes that are no block, transaction or notification
-    ├── ClosedError                    a call on a publisher that was closed
+    ├── ClosedError                    a call on a publisher or subscriber that was closed (also called SubscriberClosed)
     │   └── ForkedError                … that belongs to the parent of this process
     ├── SourceError                    a source of events that cannot go on
     │   ├── DamagedRecordError         a record of a block file that cannot be read
     │   └── RefusedTransactionError    a transaction that the simulated chain does not take
+    ├── CursorError (ValueError)       a saved position that belongs to another publisher or chain
+    ├── RepairError                    a node, asked for what was missed, that does not have it or does not answer
     └── UnsupportedError               what this machine or this build does not have
 
 Errors carry their data as attributes, so that a program need not parse the text: the option, value and address at
@@ -29,11 +31,14 @@ __all__ = [
     "ConfigError",
     "ConfigProblem",
     "ConnectError",
+    "CursorError",
     "DamagedRecordError",
     "DecodeError",
     "ForkedError",
     "RefusedTransactionError",
+    "RepairError",
     "SourceError",
+    "SubscriberClosed",
     "UnsupportedError",
     "ZmqPubError",
 ]
@@ -129,7 +134,11 @@ class DecodeError(ZmqPubError, ValueError):
 
 
 class ClosedError(ZmqPubError):
-    """A call on a publisher that was closed, by its owner or by the end of its ZeroMQ context."""
+    """A call on a publisher or subscriber that was closed, by its owner or by the end of its ZeroMQ context."""
+
+
+SubscriberClosed = ClosedError
+"""The name under which a subscriber's documentation knows it."""
 
 
 class ForkedError(ClosedError):
@@ -163,6 +172,25 @@ class RefusedTransactionError(SourceError, ValueError):
 
     def __reduce__(self) -> tuple[type[RefusedTransactionError], tuple[bytes, str]]:
         return type(self), (self.txid, self.reason)
+
+
+class CursorError(ZmqPubError, ValueError):
+    """A saved position that cannot be gone on from: damaged, or of another publisher, chain, address or topic.
+
+    ``where`` is the part of the cursor at fault (an address, a field), ``reason`` a sentence that says what to do.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(f"cursor: {where}: {reason}")
+
+    def __reduce__(self) -> tuple[type[CursorError], tuple[str, str]]:
+        return type(self), (self.where, self.reason)
+
+
+class RepairError(ZmqPubError):
+    """What a `zmqpub.repair.Repair` raises when it cannot answer: the node does not know it, or does not answer."""
 
 
 class UnsupportedError(ZmqPubError):
