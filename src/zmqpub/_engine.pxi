@@ -213,7 +213,7 @@ cdef class Endpoint:
     @property
     def bound(self):
         """What libzmq bound, with the real port."""
-        return (<bytes>(<zp_endpoint_fields *>self.endpoint).bound).decode()
+        return (<bytes>(<zp_endpoint_fields *>self.endpoint).listener.bound).decode()
 
     def start(self, topics):
         """Begin to send; ``topics``: the indices, in the order of sorted names, of those that have a notifier here."""
@@ -271,7 +271,7 @@ cdef class Endpoint:
 
     def subscribers(self):
         """[(remote address, bytes the kernel holds for it, seconds since it connected)]; inproc ones are not seen."""
-        cdef zp_peers *peers = &(<zp_endpoint_fields *>self.endpoint).peers
+        cdef zp_peers *peers = &(<zp_endpoint_fields *>self.endpoint).listener.peers
         cdef uint64_t now = zp_now()
         cdef size_t i
         cdef zp_peer *peer

@@ -159,6 +159,12 @@ cdef extern from "peers.h" nogil:
     uint64_t zp_peer_backlog(const zp_peer *peer) noexcept
 
 
+cdef extern from "listener.h" nogil:
+    ctypedef struct zp_listener:
+        char bound[256]
+        zp_peers peers
+
+
 cdef extern from "clock.h" nogil:
     uint64_t zp_now() noexcept
 
@@ -184,9 +190,8 @@ cdef extern from "endpoint.h" nogil:
 
     ctypedef struct zp_endpoint_fields "zp_endpoint":
         zp_notifier notifiers[5]
-        char bound[256]
+        zp_listener listener
         zp_histogram latency
-        zp_peers peers
         int state
         bint started
         uint64_t evictions

@@ -10,7 +10,6 @@
 #define BATCH 64                 /* events fetched at a time */
 #define BATCH_BYTES (1u << 20)   /* or about so many bytes of bodies: they leave the journal only when all are sent */
 #define SEND_TIMEOUT_MS 10       /* how long a full pipe is waited for before the sender looks who it is */
-#define PATIENCE_NS 500000000u   /* for libzmq's threads, at the end */
 #define LARGEST_UPSTREAM 512     /* bytes: subscribers send only prefixes, and libzmq keeps a node for each byte of one */
 
 /* ---- the socket ---- */
@@ -18,55 +17,14 @@
 static int configure(zp_endpoint *ep) {
     const zp_endpoint_settings *s = &ep->settings;
     const int64_t largest = LARGEST_UPSTREAM;
-    void *socket = ep->socket;
+    void *socket = ep->listener.socket;
     int bad = zp_set_int(socket, ZMQ_SNDHWM, s->hwm) | zp_set_int(socket, ZMQ_XPUB_NODROP, 1) |
               zp_set_int(socket, ZMQ_XPUB_VERBOSER, 1) | zp_set_int(socket, ZMQ_SNDTIMEO, SEND_TIMEOUT_MS) |
-              zp_set_int(socket, ZMQ_LINGER, 0) |
               zp_set_int(socket, ZMQ_TCP_KEEPALIVE, 1) | zp_zmq.setsockopt_(socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
     if (s->ipv6) bad |= zp_set_int(socket, ZMQ_IPV6, 1);
     if (s->keepalive_idle >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, s->keepalive_idle);
     if (s->keepalive_interval >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, s->keepalive_interval);
     return bad ? -1 : 0;
-}
-
-/* The monitor is there before the first connection can be. */
-static int watch(zp_endpoint *ep, void *context) {
-    static atomic_uint number;
-    char address[64];
-    snprintf(address, sizeof address, "inproc://zmqpub-monitor-%p-%u", (void *)ep, atomic_fetch_add(&number, 1));
-    const int events = ZMQ_EVENT_LISTENING | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED;
-    if (zp_zmq.socket_monitor_(ep->socket, address, events) < 0) return -1;
-    if (!(ep->monitor = zp_zmq.socket_(context, ZMQ_PAIR))) return -1;
-    return zp_set_int(ep->monitor, ZMQ_LINGER, 0) < 0 ? -1 : zp_zmq.connect_(ep->monitor, address);
-}
-
-static int bind_socket(zp_endpoint *ep, const char *address) {
-    size_t size = sizeof ep->bound;
-    if (zp_zmq.bind_(ep->socket, address) < 0) return -1;
-    if (zp_zmq.getsockopt_(ep->socket, ZMQ_LAST_ENDPOINT, ep->bound, &size) < 0) return -1;
-    memcpy(ep->peers.endpoint, ep->bound, sizeof ep->bound);
-    ep->is_inproc = strncmp(ep->bound, "inproc://", 9) == 0;
-    zp_look_around(ep); /* at the listener, so that it is known even if the sender never starts */
-    return 0;
-}
-
-/* libzmq (4.3.5, session_base.cpp, clean_pipes) aborts the process when a connection fails, in the middle of a message, after
- * its socket was closed with linger 0 and before that has reached the connection's own thread: a subscriber killed while the
- * publisher is closed does it. So every connection ends while the socket still lives (not by unbind: that would end it from the
- * wrong side, too). When this returns, the address can be bound again. */
-static void close_sockets(zp_endpoint *ep, int linger_ms) {
-    if (ep->socket) {
-        ep->last_look = 0;
-        zp_look_around(ep); /* at who connected last */
-        zp_peers_end(&ep->peers, linger_ms == 0, PATIENCE_NS);
-        if (ep->is_inproc) zp_zmq.unbind_(ep->socket, ep->bound);
-        zp_zmq.socket_monitor_(ep->socket, NULL, 0);
-        zp_set_int(ep->socket, ZMQ_LINGER, linger_ms);
-        zp_zmq.close_(ep->socket);
-        zp_file_wait_closed(&ep->listener, PATIENCE_NS);
-    }
-    if (ep->monitor) zp_zmq.close_(ep->monitor);
-    ep->socket = ep->monitor = NULL;
 }
 
 zp_endpoint *zp_endpoint_open(void *context, const char *address, const zp_endpoint_settings *settings, zp_journal *journal,
@@ -77,15 +35,14 @@ zp_endpoint *zp_endpoint_open(void *context, const char *address, const zp_endpo
     ep->journal = journal;
     ep->log = log;
     ep->wakeup.read_fd = ep->wakeup.write_fd = -1;
-    ep->listener.fd = -1;
     pthread_mutex_init(&ep->changes_lock, NULL);
-    zp_peers_init(&ep->peers);
+    zp_listener_init(&ep->listener);
     if (zp_wakeup_open(&ep->wakeup) < 0) {
         *error = errno;
         zp_endpoint_free(ep);
         return NULL;
     }
-    if (!(ep->socket = zp_zmq.socket_(context, ZMQ_XPUB)) || configure(ep) < 0 || watch(ep, context) < 0 || bind_socket(ep, address) < 0) {
+    if (zp_listener_open(&ep->listener, context, ZMQ_XPUB) < 0 || configure(ep) < 0 || zp_listener_bind(&ep->listener, address) < 0) {
         *error = zp_zmq.errno_();
         zp_endpoint_free(ep);
         return NULL;
@@ -94,13 +51,13 @@ zp_endpoint *zp_endpoint_open(void *context, const char *address, const zp_endpo
 }
 
 void zp_endpoint_free(zp_endpoint *ep) {
-    close_sockets(ep, 0);
+    zp_listener_close(&ep->listener, 0);
     for (zp_change *c = ep->changes, *next; c; c = next) {
         next = c->link;
         free(c);
     }
     zp_wakeup_close(&ep->wakeup);
-    zp_peers_free(&ep->peers);
+    zp_listener_free(&ep->listener);
     pthread_mutex_destroy(&ep->changes_lock);
     free(ep);
 }
@@ -151,7 +108,8 @@ static int past_deadline(zp_endpoint *ep) { return atomic_load(&ep->stop) && zp_
 
 /* Sleep until there are events, a connection, a subscription, or a word from another thread. 0, or -1 with ep->error. */
 static int rest(zp_endpoint *ep) {
-    zmq_pollitem_t items[] = {{ep->socket, 0, ZMQ_POLLIN, 0}, {ep->monitor, 0, ZMQ_POLLIN, 0}, {NULL, ep->wakeup.read_fd, ZMQ_POLLIN, 0}};
+    zmq_pollitem_t items[] = {
+        {ep->listener.socket, 0, ZMQ_POLLIN, 0}, {ep->listener.monitor, 0, ZMQ_POLLIN, 0}, {NULL, ep->wakeup.read_fd, ZMQ_POLLIN, 0}};
     const long timeout = zp_unbounded_needs_care(ep) ? 50 : -1;
     if (zp_zmq.poll_(items, 3, timeout) < 0 && zp_zmq.errno_() != EINTR) return ep->error = zp_zmq.errno_(), -1;
     if (items[2].revents) zp_wakeup_clear(&ep->wakeup);
@@ -184,7 +142,7 @@ static void note_missed(zp_endpoint *ep, const uint64_t missed[ZP_TOPICS]) {
         if (ep->notifiers[t].active) ep->dropped_unlogged += missed[t];
     }
     if (!ep->dropped_unlogged || zp_now() - ep->last_dropped_log < 1000000000u) return; /* a line a second is enough */
-    zp_log_add(ep->log, ZP_LOG_DROPPED, ep->bound, "", ep->dropped_unlogged, 0);
+    zp_log_add(ep->log, ZP_LOG_DROPPED, ep->listener.bound, "", ep->dropped_unlogged, 0);
     ep->dropped_unlogged = 0;
     ep->last_dropped_log = zp_now();
 }
@@ -251,9 +209,9 @@ static void *run(void *argument) {
     const int terminated = r == ZP_DEAD && (ep->error == ETERM || ep->error == ENOTSOCK);
     if (terminated) zp_journal_close(ep->journal); /* before the sockets, which whoever terminates the context waits for */
     count_rest(ep);
-    close_sockets(ep, r == ZP_SENT ? linger_left_ms(ep) : 0);
+    zp_listener_close(&ep->listener, r == ZP_SENT ? linger_left_ms(ep) : 0);
     zp_journal_remove_cursor(ep->journal, &ep->cursor);
-    if (r == ZP_DEAD) zp_log_add(ep->log, terminated ? ZP_LOG_TERMINATED : ZP_LOG_FAILED, ep->bound, "", 0, ep->error);
+    if (r == ZP_DEAD) zp_log_add(ep->log, terminated ? ZP_LOG_TERMINATED : ZP_LOG_FAILED, ep->listener.bound, "", 0, ep->error);
     atomic_store(&ep->state, terminated ? ZP_TERMINATED : r == ZP_DEAD ? ZP_FAILED : ZP_STOPPED);
     return NULL;
 }

@@ -9,10 +9,9 @@
 
 #include "histogram.h"
 #include "journal.h"
+#include "listener.h"
 #include "log.h"
-#include "peers.h"
 #include "wakeup.h"
-#include "zmqapi.h"
 
 enum { ZP_SLOW_DISCONNECT, ZP_SLOW_DROP, ZP_SLOW_WAIT };
 enum { ZP_RUNNING = 1, ZP_STOPPED, ZP_TERMINATED, ZP_FAILED };
@@ -43,17 +42,14 @@ typedef struct {
 typedef struct {
     zp_endpoint_settings settings;
     zp_notifier notifiers[ZP_TOPICS];
-    char bound[256];                   /* ZMQ_LAST_ENDPOINT: with the real port */
     zp_journal *journal;               /* borrowed: outlives the endpoint */
     zp_log *log;                       /* borrowed, likewise */
     zp_journal_cursor cursor;
     zp_histogram latency;              /* from an event's appending until its last frame is with libzmq */
-    zp_peers peers;
+    zp_listener listener;
     zp_wakeup wakeup;
-    void *socket, *monitor;            /* owned */
-    zp_file listener;                  /* of the address, which is free again when libzmq has closed it */
     pthread_t thread;
-    int started, is_inproc;
+    int started;
     atomic_int state;
     atomic_int stop;
     atomic_uint_least64_t stop_deadline; /* zp_now() until which the rest is still sent; UINT64_MAX: all of it */
@@ -100,6 +96,5 @@ void zp_ran_free(zp_endpoint *ep);                            /* nothing is left
 /* The same care for a mark of 0, which never blocks: every 50 ms while there is or may be a backlog. */
 void zp_watch_unbounded(zp_endpoint *ep);
 int zp_unbounded_needs_care(zp_endpoint *ep);
-int zp_set_int(void *socket, int option, int value);
 
 #endif

@@ -3,41 +3,18 @@
 #include "endpoint.h"
 #include <string.h>
 
-int zp_set_int(void *socket, int option, int value) { return zp_zmq.setsockopt_(socket, option, &value, sizeof value); }
-
 /* ---- who is there ---- */
-
-static void drain_monitor(zp_endpoint *ep) {
-    for (zmq_msg_t m;;) {
-        uint16_t event;
-        int32_t value;
-        zp_zmq.msg_init_(&m);
-        if (zp_zmq.msg_recv_(&m, ep->monitor, ZMQ_DONTWAIT) < 0) {
-            zp_zmq.msg_close_(&m);
-            return;
-        }
-        if (zp_zmq.msg_size_(&m) == 6 && zp_zmq.msg_more_(&m)) {
-            const uint8_t *data = zp_zmq.msg_data_(&m);
-            memcpy(&event, data, 2);
-            memcpy(&value, data + 2, 4);
-            if (event == ZMQ_EVENT_LISTENING) zp_file_note(&ep->listener, value);
-            else if (event == ZMQ_EVENT_ACCEPTED) zp_peers_accepted(&ep->peers, value, zp_now());
-            else if (event == ZMQ_EVENT_DISCONNECTED) zp_peers_disconnected(&ep->peers, value);
-        }
-        zp_zmq.msg_close_(&m);
-    }
-}
 
 static void report_eviction(zp_endpoint *ep, int what, const zp_peer *peer) {
     atomic_fetch_add(&ep->evictions, 1);
-    zp_log_add(ep->log, what, ep->bound, peer->address, peer->backlog, 0);
+    zp_log_add(ep->log, what, ep->listener.bound, peer->address, peer->backlog, 0);
 }
 
 /* A subscription without a connection is inproc's, and counted; elsewhere it is of a peer that could not be identified, and
  * stands, as its end can't be told from what libzmq reports of peers that left (their connection's end says it already). */
 static void note_nameless(zp_endpoint *ep, zp_notifier *n, int on) {
     if (on) n->nameless++;
-    else if (ep->is_inproc && n->nameless) n->nameless--;
+    else if (ep->listener.is_inproc && n->nameless) n->nameless--;
 }
 
 /* One subscription (on) or its end, of whom libzmq names by the number of its connection. What one peer cancels concerns
@@ -50,7 +27,7 @@ static int note_subscription(zp_endpoint *ep, zp_peer *peer, const uint8_t *pref
         zp_notifier *n = &ep->notifiers[t];
         if (length > topic_length || memcmp(topic, prefix, length) != 0) continue;
         useful = 1;
-        if (peer) zp_peers_subscribe(&ep->peers, peer, t, (unsigned)length, on);
+        if (peer) zp_peers_subscribe(&ep->listener.peers, peer, t, (unsigned)length, on);
         else note_nameless(ep, n, on);
     }
     return useful;
@@ -69,15 +46,15 @@ static void mind_flood(zp_endpoint *ep, zp_peer *peer, size_t useless) {
     }
     peer->useless += useless;
     if ((++peer->said <= MOST_UPSTREAM && peer->useless <= MOST_USELESS) || peer->evicted) return;
-    zp_peers_evict(&ep->peers, peer, &gone);
+    zp_peers_evict(&ep->listener.peers, peer, &gone);
     report_eviction(ep, ZP_LOG_EVICTED_FLOODING, &gone);
 }
 
 static void note_upstream(zp_endpoint *ep, zmq_msg_t *m) {
     const uint8_t *data = zp_zmq.msg_data_(m);
     const size_t size = zp_zmq.msg_size_(m);
-    const int fd = ep->is_inproc ? -1 : zp_zmq.msg_get_(m, ZMQ_SRCFD);
-    zp_peer *peer = fd >= 0 ? zp_peers_find(&ep->peers, fd) : NULL;
+    const int fd = ep->listener.is_inproc ? -1 : zp_zmq.msg_get_(m, ZMQ_SRCFD);
+    zp_peer *peer = fd >= 0 ? zp_peers_find(&ep->listener.peers, fd) : NULL;
     int useful = 0;
     /* Anything else that a peer may send upstream means nothing here. */
     if (size > 0 && data[0] <= 1 && !zp_zmq.msg_more_(m)) useful = note_subscription(ep, peer, data + 1, size - 1, data[0]);
@@ -90,7 +67,7 @@ static void note_upstream(zp_endpoint *ep, zmq_msg_t *m) {
 static int read_upstream(zp_endpoint *ep, zmq_msg_t messages[DRAIN]) {
     for (int n = 0; n < DRAIN; n++) {
         zp_zmq.msg_init_(&messages[n]);
-        if (zp_zmq.msg_recv_(&messages[n], ep->socket, ZMQ_DONTWAIT) >= 0) continue;
+        if (zp_zmq.msg_recv_(&messages[n], ep->listener.socket, ZMQ_DONTWAIT) >= 0) continue;
         zp_zmq.msg_close_(&messages[n]);
         return n;
     }
@@ -103,14 +80,14 @@ static int read_upstream(zp_endpoint *ep, zmq_msg_t messages[DRAIN]) {
 static void drain(zp_endpoint *ep) {
     zmq_msg_t messages[DRAIN];
     const int n = read_upstream(ep, messages);
-    drain_monitor(ep);
+    zp_listener_look(&ep->listener);
     for (int i = 0; i < n; i++) {
         note_upstream(ep, &messages[i]);
         zp_zmq.msg_close_(&messages[i]);
     }
     for (int t = 0; t < ZP_TOPICS; t++) {
         zp_notifier *n = &ep->notifiers[t];
-        n->subscribed = ep->peers.wanted[t] + n->nameless;
+        n->subscribed = ep->listener.peers.wanted[t] + n->nameless;
         atomic_store_explicit(&n->wanted, n->subscribed != 0, memory_order_relaxed);
     }
 }
@@ -136,7 +113,7 @@ static uint64_t lag_limit(const zp_endpoint *ep) {
 static void begin_window(zp_endpoint *ep, uint64_t now) {
     ep->window_since = now;
     ep->window_waited = 0;
-    zp_peers_forget(&ep->peers);
+    zp_peers_forget(&ep->listener.peers);
 }
 
 static uint64_t waited_in_window(const zp_endpoint *ep, uint64_t now) {
@@ -153,7 +130,7 @@ static void evicted(zp_endpoint *ep, int what, const zp_peer *peer, uint64_t now
 static int evict_stalled(zp_endpoint *ep, uint64_t now) {
     zp_peer gone;
     int any = 0;
-    while (zp_peers_evict_stalled(&ep->peers, now, ep->settings.stall_ns, &gone)) {
+    while (zp_peers_evict_stalled(&ep->listener.peers, now, ep->settings.stall_ns, &gone)) {
         evicted(ep, ZP_LOG_EVICTED_STALLED, &gone, now);
         any = 1;
     }
@@ -172,7 +149,7 @@ static int evict_lagging(zp_endpoint *ep, uint64_t now) {
     const int held = ep->blocked_since && now - ep->blocked_since >= window;
     const int paced = waited_in_window(ep, now) >= length / 2 && now - ep->last_eviction >= limit;
     const int late = now - ep->event_time >= limit && (held || paced);
-    if (late && zp_peers_evict_slowest(&ep->peers, &gone)) {
+    if (late && zp_peers_evict_slowest(&ep->listener.peers, &gone)) {
         evicted(ep, ZP_LOG_EVICTED_LAGGING, &gone, now);
         return 1;
     }
@@ -182,7 +159,7 @@ static int evict_lagging(zp_endpoint *ep, uint64_t now) {
 
 static void sample(zp_endpoint *ep, uint64_t now) {
     const uint64_t stall = ep->settings.stall_ns;
-    zp_peers_sample(&ep->peers, now, stall > 200000000u ? stall : 200000000u); /* more than there is between two samples */
+    zp_peers_sample(&ep->listener.peers, now, stall > 200000000u ? stall : 200000000u); /* more than there is between two samples */
 }
 
 /* A subscriber without a descriptor (inproc) can't be disconnected: drop for it, and say so now and then. */
@@ -190,22 +167,22 @@ static int begin_losing(zp_endpoint *ep) {
     const uint64_t now = zp_now();
     ep->was_lossy = 1;
     if (!atomic_exchange(&ep->lossy, 1) && now - ep->last_lossy_log > 10000000000u) {
-        zp_log_add(ep->log, ZP_LOG_LOSSY, ep->bound, "", 0, 0);
+        zp_log_add(ep->log, ZP_LOG_LOSSY, ep->listener.bound, "", 0, 0);
         ep->last_lossy_log = now;
     }
     return ZP_LOST;
 }
 
 /* Can somebody who is not seen here, and so cannot be disconnected, be the one that is waited for? */
-static int unseen_may_block(zp_endpoint *ep) { return ep->is_inproc || zp_peers_any_unseen(&ep->peers); }
+static int unseen_may_block(zp_endpoint *ep) { return ep->listener.is_inproc || zp_peers_any_unseen(&ep->listener.peers); }
 
 static int judge(zp_endpoint *ep, uint64_t now) {
-    const int paused = now - ep->peers.last_sample > 1000000000u; /* we were: stopped, or without a processor */
+    const int paused = now - ep->listener.peers.last_sample > 1000000000u; /* we were: stopped, or without a processor */
     sample(ep, now);
     if (evict_stalled(ep, now)) return ZP_SENT;
     const int lagging = evict_lagging(ep, now);
     if (lagging > 0) return ZP_SENT;
-    if (!ep->unexplained_since || paused || zp_peers_any_backlog(&ep->peers)) ep->unexplained_since = now;
+    if (!ep->unexplained_since || paused || zp_peers_any_backlog(&ep->listener.peers)) ep->unexplained_since = now;
     const int unexplained = now - ep->unexplained_since >= ep->settings.stall_ns;
     return (lagging || unexplained) && unseen_may_block(ep) ? begin_losing(ep) : ZP_SENT;
 }
@@ -229,10 +206,10 @@ void zp_unblocked(zp_endpoint *ep) {
     atomic_fetch_add_explicit(&ep->blocked_ns, now - ep->blocked_since, memory_order_relaxed);
     ep->window_waited = waited_in_window(ep, now);
     ep->blocked_since = ep->unexplained_since = 0;
-    zp_peers_restart(&ep->peers);
+    zp_peers_restart(&ep->listener.peers);
     /* Many short waits make a lag as well as a long one. */
     if (ep->settings.slow_subscriber != ZP_SLOW_DISCONNECT || now - ep->event_time < lag_limit(ep) / 2) return;
-    if (now - ep->peers.last_sample >= 10000000u) sample(ep, now);
+    if (now - ep->listener.peers.last_sample >= 10000000u) sample(ep, now);
     evict_lagging(ep, now);
 }
 
@@ -244,12 +221,12 @@ static int is_unbounded(const zp_endpoint *ep) {
 
 int zp_unbounded_needs_care(zp_endpoint *ep) {
     /* libzmq may still be writing what was sent last: what it will leave behind shows within a second. */
-    return is_unbounded(ep) && ep->peers.count && (zp_peers_any_backlog(&ep->peers) || zp_now() - ep->event_sent < 1000000000u);
+    return is_unbounded(ep) && ep->listener.peers.count && (zp_peers_any_backlog(&ep->listener.peers) || zp_now() - ep->event_sent < 1000000000u);
 }
 
 void zp_watch_unbounded(zp_endpoint *ep) {
     const uint64_t now = zp_now();
-    if (!is_unbounded(ep) || now - ep->peers.last_sample < 50000000u) return;
+    if (!is_unbounded(ep) || now - ep->listener.peers.last_sample < 50000000u) return;
     sample(ep, now);
     evict_stalled(ep, now);
 }

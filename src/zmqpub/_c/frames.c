@@ -83,7 +83,7 @@ static int init_probe(zmq_msg_t *m, zmq_msg_t *original) {
  * clock is read only where there is something to wait for. */
 static int send_first(zp_endpoint *ep, zmq_msg_t *m) {
     int how = ZP_SENT, flags = ZMQ_SNDMORE | ZMQ_DONTWAIT;
-    while (zp_zmq.msg_send_(m, ep->socket, flags) < 0) {
+    while (zp_zmq.msg_send_(m, ep->listener.socket, flags) < 0) {
         const int error = zp_zmq.errno_();
         if (error == EINTR) continue; /* no handler runs here, but setuid() and the like signal every thread */
         if (error != EAGAIN) return ep->error = error, ZP_DEAD;
@@ -93,13 +93,13 @@ static int send_first(zp_endpoint *ep, zmq_msg_t *m) {
             continue;
         }
         if ((how = zp_blocked(ep)) < 0) return how;
-        if (how == ZP_LOST) zp_set_int(ep->socket, ZMQ_XPUB_NODROP, 0);
+        if (how == ZP_LOST) zp_set_int(ep->listener.socket, ZMQ_XPUB_NODROP, 0);
     }
     return how;
 }
 
 static int send_rest(zp_endpoint *ep, zmq_msg_t *m, int flags) {
-    while (zp_zmq.msg_send_(m, ep->socket, flags) < 0) {
+    while (zp_zmq.msg_send_(m, ep->listener.socket, flags) < 0) {
         const int error = zp_zmq.errno_();
         if (error == EAGAIN || error == EINTR) continue;
         zp_zmq.msg_close_(m);
@@ -110,7 +110,7 @@ static int send_rest(zp_endpoint *ep, zmq_msg_t *m, int flags) {
 
 /* Is the topic wanted only by peers that could not be identified? Such a one may have left unnoticed. */
 static int is_doubtful(const zp_endpoint *ep, int topic) {
-    return !ep->is_inproc && ep->notifiers[topic].nameless && !ep->peers.wanted[topic];
+    return !ep->listener.is_inproc && ep->notifiers[topic].nameless && !ep->listener.peers.wanted[topic];
 }
 
 /* Count a message that was asked about: `lost` when a subscriber may have been passed over (its pipe may still have been emptied
@@ -157,7 +157,7 @@ static int send_message(zp_endpoint *ep, int topic, zmq_msg_t *body) {
         if (init_copy(&last, number, 4) < 0) return ep->error = ENOMEM, ZP_DEAD;
         rest = send_rest(ep, &last, 0);
     }
-    if (how == ZP_LOST) zp_set_int(ep->socket, ZMQ_XPUB_NODROP, 1);
+    if (how == ZP_LOST) zp_set_int(ep->listener.socket, ZMQ_XPUB_NODROP, 1);
     if (rest < 0) return rest;
     advance(n, 1);
     if (watched) count_watched(ep, topic, taken, how == ZP_LOST);
