@@ -11,6 +11,7 @@
 #include "journal.h"
 #include "listener.h"
 #include "log.h"
+#include "messages.h"
 #include "wakeup.h"
 
 enum { ZP_SLOW_DISCONNECT, ZP_SLOW_DROP, ZP_SLOW_WAIT };
@@ -76,9 +77,6 @@ void zp_endpoint_stop(zp_endpoint *ep, uint64_t linger_ns);   /* ask it to end; 
 void zp_endpoint_join(zp_endpoint *ep);                       /* wait until it did */
 void zp_endpoint_free(zp_endpoint *ep);                       /* joined, or never started */
 int zp_endpoint_change(zp_endpoint *ep, int topic, int active); /* 0, or -1 without memory */
-
-extern const char *const zp_topic_names[ZP_TOPICS];
-const char *zp_topic_text(int topic, size_t *length);
 
 /* ---- between endpoint.c, frames.c and flow.c ---- */
 

@@ -1,22 +1,7 @@
-/* frames.c: the three frames of each notification, made from an event and handed to libzmq.
- *
- * The order per event is Bitcoin Core's: CZMQNotificationInterface's callbacks, over notifiers sorted by topic.
- */
+/* frames.c: the messages of an event, made for those that somebody wants and handed to libzmq. */
 #include "endpoint.h"
 #include <stdlib.h>
 #include <string.h>
-
-/* A raw transaction up to this size is copied into the frame: libzmq allocates either way, and a copy of some hundred bytes
- * costs less than counting a reference that another thread gives back (measured: benchmarks/README.md). */
-#define COPY_UP_TO 512
-
-const char *const zp_topic_names[ZP_TOPICS] = {"hashblock", "hashtx", "rawblock", "rawtx", "sequence"};
-static const uint8_t topic_sizes[ZP_TOPICS] = {9, 6, 8, 5, 8};
-
-const char *zp_topic_text(int topic, size_t *length) {
-    *length = topic_sizes[topic];
-    return zp_topic_names[topic];
-}
 
 static void add(atomic_uint_least64_t *counter, uint64_t n) {
     /* Only this thread writes it. */
@@ -34,26 +19,7 @@ void zp_count_missed(zp_endpoint *ep, int topic, uint64_t messages) {
     add(&n->dropped, messages);
 }
 
-/* ---- frames ---- */
-
-static int init_copy(zmq_msg_t *m, const void *data, size_t size) {
-    if (zp_zmq.msg_init_size_(m, size) < 0) return -1;
-    memcpy(zp_zmq.msg_data_(m), data, size);
-    return 0;
-}
-
-static void release_body(void *data, void *hint) { /* on libzmq's thread: no Python */
-    (void)data;
-    zp_body_unref(hint);
-}
-
-static int init_shared(zmq_msg_t *m, zp_body *b, const uint8_t *data, size_t size) {
-    if (size <= COPY_UP_TO) return init_copy(m, data, size);
-    zp_body_ref(b);
-    if (zp_zmq.msg_init_data_(m, (void *)(uintptr_t)data, size, release_body, b) == 0) return 0;
-    zp_body_unref(b);
-    return -1;
-}
+/* ---- one message ---- */
 
 /* While some subscriber is being dropped for, or may not be there at all, each body is a block of its own whose release tells,
  * when it happens inside the sending call on the sending thread, that nobody took the message. */
@@ -132,10 +98,8 @@ static void count_watched(zp_endpoint *ep, int topic, int taken, int lost) {
 static int send_message(zp_endpoint *ep, int topic, zmq_msg_t *body) {
     zp_notifier *n = &ep->notifiers[topic];
     zmq_msg_t first, last;
-    uint8_t number[4];
     int how, rest = ZP_SENT;
-    zp_store_le32(number, (uint32_t)atomic_load_explicit(&n->counter, memory_order_relaxed));
-    if (init_copy(&first, zp_topic_names[topic], topic_sizes[topic]) < 0) goto no_memory;
+    if (zp_message_topic(&first, topic) < 0) goto no_memory;
     how = send_first(ep, &first);
     if (how < 0) {
         zp_zmq.msg_close_(&first);
@@ -154,7 +118,8 @@ static int send_message(zp_endpoint *ep, int topic, zmq_msg_t *body) {
     const int taken = !watched || probe;
     probe = NULL;
     if (rest == ZP_SENT) {
-        if (init_copy(&last, number, 4) < 0) return ep->error = ENOMEM, ZP_DEAD;
+        const unsigned counter = atomic_load_explicit(&n->counter, memory_order_relaxed);
+        if (zp_message_counter(&last, (uint32_t)counter) < 0) return ep->error = ENOMEM, ZP_DEAD;
         rest = send_rest(ep, &last, 0);
     }
     if (how == ZP_LOST) zp_set_int(ep->listener.socket, ZMQ_XPUB_NODROP, 1);
@@ -178,89 +143,54 @@ static int wanted(zp_endpoint *ep, int topic, uint32_t messages) {
     return 0;
 }
 
-static int send_small(zp_endpoint *ep, int topic, const void *data, size_t size) {
+static int send_one(zp_endpoint *ep, const zp_event *e, int topic, uint32_t index) {
     zmq_msg_t body;
-    if (init_copy(&body, data, size) < 0) return ep->error = ENOMEM, ZP_DEAD;
-    return send_message(ep, topic, &body);
-}
-
-static int send_raw(zp_endpoint *ep, int topic, zp_body *b, const uint8_t *data, size_t size) {
-    zmq_msg_t body;
-    if (init_shared(&body, b, data, size) < 0) return ep->error = ENOMEM, ZP_DEAD;
+    if (!wanted(ep, topic, 1)) return ZP_SENT;
+    if (zp_message_body(&body, e, topic, index) < 0) return ep->error = ENOMEM, ZP_DEAD;
     return send_message(ep, topic, &body);
 }
 
 /* ---- events ---- */
 
-static int send_transaction(zp_endpoint *ep, zp_body *b, uint32_t i) {
-    int r = ZP_SENT;
-    if (wanted(ep, ZP_HASHTX, 1)) {
-        const uint8_t *txid = zp_body_txid(b, i);
-        r = txid ? send_small(ep, ZP_HASHTX, txid, 32) : (ep->error = ENOMEM, ZP_DEAD);
-    }
-    if (r == ZP_SENT && wanted(ep, ZP_RAWTX, 1)) {
-        const uint32_t start = b->places[i].start;
-        r = send_raw(ep, ZP_RAWTX, b, b->raw + start, zp_body_tx_end(b, i) - start);
-    }
-    return r;
+static int send_transaction(zp_endpoint *ep, const zp_event *e, uint32_t index) {
+    const int r = send_one(ep, e, ZP_HASHTX, index);
+    return r == ZP_SENT ? send_one(ep, e, ZP_RAWTX, index) : r;
 }
 
 static int nobody_wants_transactions(zp_endpoint *ep) {
     return !ep->notifiers[ZP_HASHTX].subscribed && !ep->notifiers[ZP_RAWTX].subscribed;
 }
 
-static int send_transactions(zp_endpoint *ep, zp_body *b) {
+static int send_transactions(zp_endpoint *ep, const zp_event *e) {
+    const uint32_t count = e->body->count;
     int r = ZP_SENT;
-    for (uint32_t i = 0; i < b->count && r == ZP_SENT; i++) {
+    for (uint32_t i = 0; i < count && r == ZP_SENT; i++) {
         if (i % 64 == 0) {
             if (i) zp_look_around(ep);
             if (nobody_wants_transactions(ep)) { /* the next 64, or to the end, in one step */
-                uint32_t n = b->count - i < 64 ? b->count - i : 64;
+                uint32_t n = count - i < 64 ? count - i : 64;
                 wanted(ep, ZP_HASHTX, n);
                 wanted(ep, ZP_RAWTX, n);
                 i += n - 1;
                 continue;
             }
         }
-        r = send_transaction(ep, b, i);
+        r = send_transaction(ep, e, i);
     }
     return r;
-}
-
-static int send_sequence(zp_endpoint *ep, const uint8_t *hash, char label, const uint64_t *mempool_sequence) {
-    uint8_t body[41];
-    memcpy(body, hash, 32);
-    body[32] = (uint8_t)label;
-    if (mempool_sequence) zp_store_le64(body + 33, *mempool_sequence);
-    return send_small(ep, ZP_SEQUENCE, body, mempool_sequence ? 41 : 33);
-}
-
-static int send_tip(zp_endpoint *ep, zp_body *b) {
-    int r = ZP_SENT;
-    if (wanted(ep, ZP_HASHBLOCK, 1)) r = send_small(ep, ZP_HASHBLOCK, zp_body_hash(b), 32);
-    if (r == ZP_SENT && wanted(ep, ZP_RAWBLOCK, 1)) r = send_raw(ep, ZP_RAWBLOCK, b, b->raw, b->size);
-    return r;
-}
-
-static int send_mempool_sequence(zp_endpoint *ep, const zp_event *e, char label) {
-    if (!wanted(ep, ZP_SEQUENCE, 1)) return ZP_SENT;
-    const uint8_t *txid = zp_body_txid(e->body, e->index);
-    return txid ? send_sequence(ep, txid, label, &e->mempool_sequence) : (ep->error = ENOMEM, ZP_DEAD);
 }
 
 static int send_frames(zp_endpoint *ep, const zp_event *e) {
-    int r;
+    int r = ZP_SENT;
     switch (e->kind) {
-    case ZP_TX_ADDED:
-        r = send_transaction(ep, e->body, e->index);
-        return r == ZP_SENT ? send_mempool_sequence(ep, e, 'A') : r;
-    case ZP_TX_REMOVED: return send_mempool_sequence(ep, e, 'R');
-    case ZP_TIP_UPDATED: return send_tip(ep, e->body);
-    default:
-        r = send_transactions(ep, e->body);
-        if (r != ZP_SENT || !wanted(ep, ZP_SEQUENCE, 1)) return r;
-        return send_sequence(ep, zp_body_hash(e->body), e->kind == ZP_BLOCK_CONNECTED ? 'C' : 'D', NULL);
+    case ZP_TX_REMOVED: break;
+    case ZP_TX_ADDED: r = send_transaction(ep, e, 0); break;
+    case ZP_TIP_UPDATED:
+        r = send_one(ep, e, ZP_HASHBLOCK, 0);
+        return r == ZP_SENT ? send_one(ep, e, ZP_RAWBLOCK, 0) : r;
+    default: r = send_transactions(ep, e);
     }
+    return r == ZP_SENT ? send_one(ep, e, ZP_SEQUENCE, 0) : r;
 }
 
 int zp_send_event(zp_endpoint *ep, const zp_event *e) {
