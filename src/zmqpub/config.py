@@ -1,7 +1,8 @@
 """Bitcoin Core's options, from Python or from a bitcoin.conf, as frozen notifier configurations. Knows no sockets.
 
 ``zmqpub<topic>=address`` may be given several times, ``zmqpub<topic>hwm=n`` sets the high-water mark of all addresses
-of that topic, ``nozmqpub<topic>=1`` takes back what stood before it.
+of that topic, ``nozmqpub<topic>=1`` takes back what stood before it. ``zmqpubreplay=address``, which Bitcoin Core does
+not have, is where subscribers ask for what they missed.
 
 Notifiers at the same endpoint share one socket. That holds for addresses that leave the port to libzmq, too, when they
 are spelled alike: ``{"zmqpubrawblock": "tcp://127.0.0.1:*", "zmqpubrawtx": "tcp://127.0.0.1:*"}`` is one socket with
@@ -22,9 +23,10 @@ from dataclasses import dataclass, fields, replace
 from itertools import count
 from typing import Final
 
-from zmqpub.addresses import conflict, obstacle, parse_address
+from zmqpub.addresses import Address, conflict, obstacle, parse_address
 from zmqpub.conf_file import CHAINS, ConfFile, Entry, interpret_bool, live_entries, load_conf
 from zmqpub.errors import ConfigError, ConfigProblem
+from zmqpub.replay_config import REPLAY_OPTION, ReplayConfig, choose_replay, replay_clashes, replay_entries
 from zmqpub.settings import OnFull, Settings, SlowSubscriber, parse_settings
 from zmqpub.wire import Topic
 
@@ -34,6 +36,7 @@ __all__ = [
     "NotifierConfig",
     "OnFull",
     "PublisherConfig",
+    "ReplayConfig",
     "Settings",
     "SlowSubscriber",
     "make_notifier",
@@ -50,7 +53,7 @@ MAX_HWM: Final = 2**31 - 1
 _PREFIX: Final = "zmqpub"
 _ADDRESS_OPTIONS: Final = {topic.option: topic for topic in Topic}
 _HWM_OPTIONS: Final = {topic.hwm_option: topic for topic in Topic}
-_NAMES: Final = (*_ADDRESS_OPTIONS, *_HWM_OPTIONS)
+_NAMES: Final = (*_ADDRESS_OPTIONS, *_HWM_OPTIONS, REPLAY_OPTION)
 
 _log = logging.getLogger("zmqpub")
 
@@ -109,6 +112,8 @@ class PublisherConfig:
     """Sorted by topic, within a topic as configured: the order in which each event is announced."""
     chain: str | None = None
     """The chain of the bitcoin.conf that this was read from, None for what was given in Python."""
+    replay: ReplayConfig | None = None
+    """Where subscribers ask for what they missed, None for nowhere."""
 
     def endpoints(self) -> tuple[EndpointConfig, ...]:
         """The sockets, in the order of their first notifiers."""
@@ -149,7 +154,7 @@ def parse_options(options: Mapping[str, object]) -> PublisherConfig:
         # The last one holds, a negation too; the rest follow to be named in a warning.
         marks[topic] = (live_entries(given_marks) or given_marks[-1:])[::-1]
     addresses = {topic: live_entries(entries.get(topic.option, [])) for topic in Topic}
-    return _build(addresses, marks, problems, None)
+    return _build(addresses, marks, live_entries(entries.get(REPLAY_OPTION, [])), problems, None)
 
 
 def read_conf(path: str | os.PathLike[str], chain: str | None = None, *, datadir: str | os.PathLike[str] | None = None) -> PublisherConfig:
@@ -166,11 +171,18 @@ def read_conf(path: str | os.PathLike[str], chain: str | None = None, *, datadir
         problems.extend(_misplaced(entry))
     addresses = {topic: conf.all(topic.option) for topic in Topic}
     marks = {topic: _conf_marks(conf, topic.hwm_option) for topic in Topic}
-    return _build(addresses, marks, problems, conf.chain)
+    return _build(addresses, marks, replay_entries(conf), problems, conf.chain)
 
 
-def make_notifier(topic: Topic | str, address: str, hwm: int = DEFAULT_HWM, beside: Sequence[NotifierConfig] = ()) -> NotifierConfig:
-    """One notifier, to be added to those that run (``beside``); ConfigError with everything that is wrong with it."""
+def make_notifier(
+    topic: Topic | str,
+    address: str,
+    hwm: int = DEFAULT_HWM,
+    beside: Sequence[NotifierConfig] = (),
+    replay: ReplayConfig | None = None,
+) -> NotifierConfig:
+    """One notifier, to be added to those that run (``beside``, and the replay endpoint); ConfigError with everything that
+    is wrong with it."""
     try:
         topic = Topic(topic)
     except ValueError:
@@ -185,6 +197,8 @@ def make_notifier(topic: Topic | str, address: str, hwm: int = DEFAULT_HWM, besi
         for other in beside:
             if _is_twin(other, notifier):
                 problems.append(ConfigProblem(topic.option, address, f"there already is {other}"))
+        for _, reason in replay_clashes(replay, made) if replay else ():
+            problems.append(ConfigProblem(topic.option, address, f"conflicts with {replay}: {reason}"))
     if problems:
         raise ConfigError(*problems)
     return _number(made, beside)[0]
@@ -268,6 +282,7 @@ def _unknown(written: str, where: str | None) -> ConfigProblem:
 def _build(
     addresses: Mapping[Topic, Sequence[Entry]],
     marks: Mapping[Topic, Sequence[Entry]],
+    replays: Sequence[Entry],
     problems: list[ConfigProblem],
     chain: str | None,
 ) -> PublisherConfig:
@@ -286,9 +301,10 @@ def _build(
             else:
                 notifiers.append(notifier)
     problems.extend(_clashes(notifiers))
+    replay = _replay(replays, notifiers, problems)
     if problems:
         raise ConfigError(*problems)
-    config = PublisherConfig(tuple(_number(notifiers)), chain)
+    config = PublisherConfig(tuple(_number(notifiers)), chain, replay)
     _warn_of_lost_marks(config, marks)
     return config
 
@@ -315,11 +331,18 @@ def _mark(entries: Sequence[Entry], problems: list[ConfigProblem]) -> int:
 
 
 def _notifier(topic: Topic, entry: Entry, hwm: int, problems: list[ConfigProblem]) -> NotifierConfig | None:
+    address = _address(entry, problems)
+    if address is None:
+        return None
+    return NotifierConfig(topic, address.text, address.endpoint, hwm, entry.where, address.ipv6)
+
+
+def _address(entry: Entry, problems: list[ConfigProblem]) -> Address | None:
     value = entry.value or ""
     if entry.doubly_negated:
         message: str | None = _double_negation(entry.name)
     elif value in ("0", "1"):
-        turned_off = f"to turn it off, {'write' if entry.where else 'give'} no{topic.option}=1"
+        turned_off = f"to turn it off, {'write' if entry.where else 'give'} no{entry.name}=1"
         message = f"this is no address; {turned_off if value == '0' else 'expected one, as in tcp://127.0.0.1:28332'}"
     else:
         try:
@@ -334,7 +357,15 @@ def _notifier(topic: Topic, entry: Entry, hwm: int, problems: list[ConfigProblem
     path = address.path
     if value.startswith("unix://") and path is not None and path[0] not in "/@*":
         _log.warning("%s: is relative to the working directory; Bitcoin Core would take it for /%s", entry, path)
-    return NotifierConfig(topic, value, address.endpoint, hwm, entry.where, address.ipv6)
+    return address
+
+
+def _replay(entries: Sequence[Entry], notifiers: Sequence[NotifierConfig], problems: list[ConfigProblem]) -> ReplayConfig | None:
+    chosen = choose_replay([(entry, address) for entry in entries if (address := _address(entry, problems))], problems)
+    if chosen is not None:
+        for other, reason in replay_clashes(chosen, notifiers):
+            problems.append(ConfigProblem(REPLAY_OPTION, chosen.address, f"conflicts with {other}: {reason}", chosen.where))
+    return chosen
 
 
 def _is_twin(one: NotifierConfig, other: NotifierConfig) -> bool:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
-from zmqpub.config import PublisherConfig, parse_options, parse_settings, read_conf
+from zmqpub.config import NotifierConfig, PublisherConfig, ReplayConfig, parse_options, parse_settings, read_conf
 from zmqpub.errors import ConfigError, ConfigProblem
+from zmqpub.replay_config import REPLAY_OPTION
 from zmqpub.sources.blocks import BlockFiles, OnProgress
 from zmqpub.sources.simulated import Simulated
 from zmqpub.wire import Topic
@@ -26,7 +27,7 @@ DEFAULT_LINGER = 5.0
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Made = TypeVar("_Made")
 
-_CORE_OPTIONS = tuple(name for topic in Topic for name in (topic.option, topic.hwm_option))
+_CORE_OPTIONS = (*(name for topic in Topic for name in (topic.option, topic.hwm_option)), REPLAY_OPTION)
 _SETTINGS = ("journal_bytes", "on_full", "stall_timeout", "max_lag", "slow_subscriber", "linger")
 _ONLY_SIMULATED = ("seed", "block_interval", "blocks", "reorg_rate")
 _ONLY_BLOCKS = ("network", "start", "stop", "on_damage", "verify")
@@ -122,6 +123,7 @@ def notifier_options(command: _Command) -> _Command:
     return _all(
         command,
         *options,
+        _core_option(REPLAY_OPTION, "ADDRESS", "Let subscribers ask at this address for what they missed.", multiple=True),
         _core_option("conf", "FILE", "Take the zmqpub options of a bitcoin.conf instead."),
         _core_option("chain", "NAME", "With -conf: whose section applies [as the file says]."),
     )
@@ -179,10 +181,13 @@ def make_plan(given: Mapping[str, Any], on_progress: OnProgress) -> Plan:
     source = attempt(lambda: _own_names(lambda: _source(given, on_progress)))
     if given["wait_subscribers"] < 0:
         problems.append(ConfigProblem("--wait-subscribers", str(given["wait_subscribers"]), "expected 0 or more"))
-    for notifier in config.notifiers if config else ():
-        if notifier.endpoint.startswith("inproc:"):
+    bound: list[NotifierConfig | ReplayConfig] = [*config.notifiers] if config else []
+    if config and config.replay:
+        bound.append(config.replay)
+    for one in bound:
+        if one.endpoint.startswith("inproc:"):
             message = "inproc exists within one process only; nobody else could listen to it"
-            problems.append(ConfigProblem(notifier.option, notifier.address, message, notifier.where))
+            problems.append(ConfigProblem(one.option, one.address, message, one.where))
     if problems or config is None or speed is None or source is None:
         raise ConfigError(*problems)
     return Plan(config, settings, source, speed)
