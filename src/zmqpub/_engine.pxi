@@ -13,24 +13,30 @@ cdef uint64_t _nanoseconds(seconds) except? 0:
 cdef class Engine:
     """The journal of one publisher, and what its endpoints share. Any thread may publish.
 
-    ``on_full``: 0 waits for room, 1 drops the oldest event.
+    ``on_full``: 0 waits for room, 1 drops the oldest event. ``retain``: keep what was sent, within journal_bytes, for replay.
     """
 
-    def __cinit__(self, Context context not None, size_t journal_bytes, int on_full):
+    def __cinit__(self, Context context not None, size_t journal_bytes, int on_full, *, bint retain=False):
+        cdef bytes epoch = os.urandom(16)
         self.generation = zp_fork_generation()
         self.context = context
         self.journal = <zp_journal *>calloc(1, SIZEOF_JOURNAL)
         self.log = <zp_log *>calloc(1, SIZEOF_LOG)
-        if self.journal == NULL or self.log == NULL or zp_journal_init(self.journal, journal_bytes, on_full) < 0:
+        if self.journal == NULL or self.log == NULL or zp_journal_init(self.journal, journal_bytes, on_full, retain) < 0:
             free(self.journal)
             self.journal = NULL
             raise MemoryError
         zp_log_init(self.log)
+        self.history = zp_history_new(self.journal, <const uint8_t *>PyBytes_AS_STRING(epoch), int(time.time() * 1000))
+        if self.history == NULL:
+            raise MemoryError
 
     def __dealloc__(self):
         # A forked child leaves everything as it is: the locks may be held by threads that exist in the parent only.
         if self.journal == NULL or self.generation != zp_fork_generation():
             return
+        if self.history != NULL:
+            zp_history_free(self.history)
         zp_journal_free(self.journal)
         zp_log_free(self.log)
         free(self.journal)
@@ -122,7 +128,7 @@ cdef class Engine:
         ``timeout``: seconds, None is forever. Raises ClosedError when the end came first.
         """
         self.check()
-        cdef uint64_t upto = zp_journal_head(self.journal), left = _nanoseconds(timeout), slice_ns
+        cdef uint64_t upto = zp_journal_end(self.journal).event, left = _nanoseconds(timeout), slice_ns
         cdef int result
         while True:
             slice_ns = left if left < WAIT_SLICE else WAIT_SLICE
@@ -139,6 +145,14 @@ cdef class Engine:
                 if left == 0:
                     return False
 
+    @property
+    def epoch(self):
+        """16 bytes that name this life of the counters."""
+        cdef uint8_t epoch[16]
+        self.check()
+        zp_history_epoch_id(self.history, epoch)
+        return PyBytes_FromStringAndSize(<char *>epoch, 16)
+
     def close_journal(self):
         """Refuse further events; what is in the journal stays for the endpoints."""
         zp_journal_close(self.journal)
@@ -148,11 +162,12 @@ cdef class Engine:
         zp_log_close(self.log)
 
     def journal_stats(self):
-        """(events, bytes, bound in bytes, events ever appended, events dropped, age of the oldest in seconds)."""
+        """(events, bytes, bound in bytes, events ever appended, events dropped, age of the oldest in seconds, events and bytes
+        that can be replayed)."""
         cdef zp_journal_stats s
         self.check()
         zp_journal_get_stats(self.journal, &s)
-        return s.events, s.bytes, s.bound, s.appended, s.dropped_events, s.oldest_ns / 1e9
+        return s.events, s.bytes, s.bound, s.appended, s.dropped_events, s.oldest_ns / 1e9, s.retained_events, s.retained_bytes
 
     def take_log(self, double timeout):
         """The next thing that a sender has to say: (what, endpoint, peer, number, errno), None within ``timeout`` seconds.
@@ -215,18 +230,25 @@ cdef class Endpoint:
         """What libzmq bound, with the real port."""
         return (<bytes>(<zp_endpoint_fields *>self.endpoint).listener.bound).decode()
 
-    def start(self, topics):
-        """Begin to send; ``topics``: the indices, in the order of sorted names, of those that have a notifier here."""
-        cdef int error
-        for topic in topics:
-            (<zp_endpoint_fields *>self.endpoint).notifiers[<int>topic].active = True
-        error = zp_endpoint_start(self.endpoint)
+    def start(self, topics, address):
+        """Begin to send; ``topics``: the indices, in the order of sorted names, of those that have a notifier here;
+        ``address``: as active_notifiers() reports it."""
+        cdef int error = zp_endpoint_start(self.endpoint)
         if error:
             raise OSError(error, f"cannot start the sender of {self.address}: {os.strerror(error)}")
+        for topic in topics:
+            self.change(topic, True, address)
 
-    def change(self, int topic, bint active):
+    def change(self, int topic, bint active, str address not None):
         """A notifier is added or removed, from the next event on."""
-        if zp_endpoint_change(self.endpoint, topic, active) < 0:
+        cdef bytes name = os.fsencode(address)
+        cdef const char *text = name
+        cdef int result
+        with nogil:
+            result = zp_endpoint_change(self.endpoint, self.engine.history, topic, text, active)
+        if result == ZP_NO_ROOM:
+            raise ClosedError("this epoch had as many notifiers as it can: a new publisher is needed")
+        if result != ZP_OK:
             raise MemoryError
 
     def stop(self, linger):

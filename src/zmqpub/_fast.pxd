@@ -9,7 +9,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from zmqpub._opaque cimport zp_body, zp_endpoint, zp_journal, zp_log
+from zmqpub._opaque cimport zp_body, zp_endpoint, zp_history, zp_journal, zp_log
 
 
 # Double SHA-256, digest order; hash_pairs: 64 bytes in, 32 out, count times, in place if wanted (a merkle level).
@@ -36,6 +36,7 @@ cdef class Transaction:
 
 cdef class Engine:
     cdef zp_journal *journal    # owned
+    cdef zp_history *history    # owned; what the journal retains, by number
     cdef zp_log *log            # owned
     cdef readonly object context  # the zmq.Context that the sockets belong to
     cdef int generation         # zp_fork_generation() of the process it lives in

@@ -6,6 +6,7 @@ The work is done by small C files under ``_c/``, each with one purpose; here the
 
 import mmap
 import os
+import time
 
 cimport cython
 
@@ -81,5 +82,6 @@ cdef void hash_pairs(uint8_t *out, const uint8_t *data, size_t count) noexcept n
 
 include "_bodies.pxi"
 include "_engine.pxi"
+include "_history.pxi"
 
 _prepare()

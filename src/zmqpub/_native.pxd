@@ -1,9 +1,9 @@
 # The C under _c/, as Cython sees it. Only the package's own .pyx files use this; clients cimport zmqpub._fast.
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from zmqpub._opaque cimport zp_body, zp_endpoint, zp_journal, zp_log
+from zmqpub._opaque cimport zp_body, zp_endpoint, zp_history, zp_journal, zp_log
 
 
 cdef extern from "cursor.h" nogil:
@@ -127,15 +127,67 @@ cdef extern from "journal.h" nogil:
         uint64_t appended
         uint64_t dropped_events
         uint64_t oldest_ns
+        uint64_t retained_events
+        uint64_t retained_bytes
 
-    int zp_journal_init(zp_journal *j, size_t bound, int on_full) noexcept
+    ctypedef struct zp_position:
+        uint64_t event
+        uint64_t tx
+        uint64_t tip
+
+    ctypedef struct zp_event:
+        zp_body *body
+        zp_position at
+        uint64_t mempool_sequence
+        uint64_t time
+        uint32_t index
+        uint8_t kind
+
+    int zp_journal_init(zp_journal *j, size_t bound, int on_full, bint retain) noexcept
     void zp_journal_free(zp_journal *j) noexcept
     void zp_journal_close(zp_journal *j) noexcept
     int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence) noexcept
     void zp_journal_wait_room(zp_journal *j, uint64_t timeout_ns) noexcept
     int zp_journal_wait_done(zp_journal *j, uint64_t upto, uint64_t timeout_ns) noexcept
-    uint64_t zp_journal_head(zp_journal *j) noexcept
+    zp_position zp_journal_end(zp_journal *j) noexcept
     void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out) noexcept
+
+
+cdef extern from "history.h" nogil:
+    enum:
+        ZP_GONE
+        ZP_END
+        ZP_DAMAGED
+        ZP_UNKNOWN_EPOCH
+        ZP_UNKNOWN_NOTIFIER
+        ZP_NO_ROOM
+
+    ctypedef struct zp_history_notifier:
+        uint16_t id
+        uint8_t topic
+        char address[256]
+        uint64_t first
+        uint64_t next
+        uint64_t base
+        uint64_t from_ "from"
+        uint64_t until
+
+    ctypedef struct zp_history_epoch:
+        uint8_t epoch[16]
+        uint64_t started_ms
+        int current
+        uint64_t first
+        uint64_t end
+        size_t count
+        zp_history_notifier *notifiers
+
+    int zp_history_describe(zp_history *h, zp_history_epoch **out, size_t *count) noexcept
+    void zp_history_epochs_free(zp_history_epoch *epochs, size_t count) noexcept
+    int zp_history_locate(zp_history *h, const uint8_t *epoch, uint16_t notifier, uint64_t number, uint64_t *event) noexcept
+    int zp_history_get(zp_history *h, uint64_t event, zp_event *out, uint64_t *before) noexcept
+    zp_history *zp_history_new(zp_journal *j, const uint8_t *epoch, uint64_t started_ms) noexcept
+    void zp_history_free(zp_history *h) noexcept
+    void zp_history_epoch_id(zp_history *h, uint8_t *out) noexcept
 
 
 cdef extern from "pthread.h" nogil:
@@ -209,4 +261,4 @@ cdef extern from "endpoint.h" nogil:
         ZP_TERMINATED
         ZP_FAILED
     const char *zp_topic_text(int topic, size_t *length) noexcept
-    int zp_endpoint_change(zp_endpoint *ep, int topic, bint active) noexcept
+    int zp_endpoint_change(zp_endpoint *ep, zp_history *history, int topic, const char *address, bint active) noexcept

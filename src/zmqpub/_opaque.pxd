@@ -6,6 +6,8 @@ cdef extern from *:
         pass
     ctypedef struct zp_journal "void":
         pass
+    ctypedef struct zp_history "void":
+        pass
     ctypedef struct zp_log "void":
         pass
     ctypedef struct zp_endpoint "void":

@@ -112,7 +112,7 @@ class Publisher:
         try:
             self._running = [self._open(endpoint) for endpoint in config.endpoints()]
             for running in self._running:
-                running.endpoint.start([_INDEX[notifier.topic] for notifier in running.notifiers])
+                running.endpoint.start([_INDEX[notifier.topic] for notifier in running.notifiers], running.address)
         except BaseException:
             self._abandon()
             raise
@@ -174,6 +174,11 @@ class Publisher:
         return self._context
 
     @property
+    def epoch(self) -> bytes:
+        """16 bytes that name this life of the counters: another epoch's counters began at 0 on their own."""
+        return self.engine.epoch
+
+    @property
     def closed(self) -> bool:
         """Was it closed?"""
         return self._closed
@@ -195,12 +200,12 @@ class Publisher:
             running = self._running_at(notifier)
             if running is None:
                 running = self._open(PublisherConfig((notifier,)).endpoints()[0])
-                running.endpoint.start([_INDEX[notifier.topic]])
+                running.endpoint.start([_INDEX[notifier.topic]], running.address)
                 self._running.append(running)
             else:
                 if any(other.topic is notifier.topic for other in running.notifiers):
                     raise ConfigError(ConfigProblem(notifier.option, address, "there is such a notifier already"))
-                running.endpoint.change(_INDEX[notifier.topic], True)
+                running.endpoint.change(_INDEX[notifier.topic], True, running.address)
                 running.notifiers.append(notifier)
             self._order.append(notifier)
             return ActiveNotifier(notifier.topic.notifier_type, running.address, notifier.hwm)
@@ -232,10 +237,8 @@ class Publisher:
             NotifierStats(notifier.topic, one.address, notifier.hwm, *_counts(one.endpoint.notifier_stats(_INDEX[notifier.topic])))
             for notifier, one in self._rows()
         ]
-        events, size, bound, appended, dropped, oldest = self.engine.journal_stats()
-        return Stats(
-            tuple(notifiers), tuple(_endpoint_stats(one) for one in running), JournalStats(events, size, bound, appended, dropped, oldest)
-        )
+        journal = JournalStats(*self.engine.journal_stats())
+        return Stats(tuple(notifiers), tuple(_endpoint_stats(one) for one in running), journal)
 
     # ---- the end ----
 
@@ -324,7 +327,7 @@ class Publisher:
         return _Running(config, endpoint)
 
     def _remove(self, running: _Running, notifier: NotifierConfig) -> None:
-        running.endpoint.change(_INDEX[notifier.topic], False)
+        running.endpoint.change(_INDEX[notifier.topic], False, running.address)
         running.notifiers.remove(notifier)
         self._order.remove(notifier)
         if not running.notifiers:

@@ -87,7 +87,9 @@ class JournalStats:
     """The queue between the calls and the senders."""
 
     events: int
+    """Handed over by the embedding program, and not yet by every sender."""
     bytes: int
+    """What the memory holds of them and, where events are retained there, of those."""
     bound: int
     """In bytes."""
     appended: int
@@ -96,6 +98,10 @@ class JournalStats:
     """Events that some endpoint never saw, because the bound was reached (on_full="drop")."""
     oldest: float
     """Age of the oldest event in seconds, 0.0 when empty."""
+    retained_events: int = 0
+    """Events that can be replayed, ``events`` among them; 0 where nothing is retained."""
+    retained_bytes: int = 0
+    """What these take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,24 +64,33 @@ void zp_endpoint_free(zp_endpoint *ep) {
 
 /* ---- notifiers that come and go ---- */
 
-int zp_endpoint_change(zp_endpoint *ep, int topic, int active) {
+int zp_endpoint_change(zp_endpoint *ep, zp_history *history, int topic, const char *address, int active) {
     zp_change *c = malloc(sizeof *c), **p;
-    if (!c) return -1;
-    *c = (zp_change){.from = zp_journal_head(ep->journal), .topic = topic, .active = active};
-    pthread_mutex_lock(&ep->changes_lock);
-    for (p = &ep->changes; *p; p = &(*p)->link) continue;
-    *p = c;
-    atomic_store(&ep->has_changes, 1);
-    pthread_mutex_unlock(&ep->changes_lock);
-    zp_wakeup_signal(&ep->wakeup);
-    return 0;
+    if (!c) return ZP_NO_MEMORY;
+    *c = (zp_change){.topic = topic, .active = active};
+    zp_history_lock(history); /* so that no event comes between the change's place and its being known to the sender */
+    const int result = active ? zp_history_begin_notifier(history, topic, address, &c->from, &c->base)
+                              : zp_history_end_notifier(history, topic, address, &c->from);
+    if (result == ZP_OK) {
+        pthread_mutex_lock(&ep->changes_lock);
+        for (p = &ep->changes; *p; p = &(*p)->link) continue;
+        *p = c;
+        atomic_store(&ep->has_changes, 1);
+        pthread_mutex_unlock(&ep->changes_lock);
+    }
+    zp_history_unlock(history);
+    if (result == ZP_OK) zp_wakeup_signal(&ep->wakeup);
+    else free(c);
+    return result;
 }
 
-/* A notifier that is added begins as a new one: at counter 0. */
+/* A notifier that is added begins as a new one, at counter 0, unless the history knows it from an earlier life. */
 static void apply(zp_endpoint *ep, const zp_change *c) {
     zp_notifier *n = &ep->notifiers[c->topic];
+    zp_catch_up(ep, &c->from);
     if (c->active && !n->active) {
-        atomic_store(&n->counter, 0);
+        n->base = c->base;
+        atomic_store(&n->counter, (uint32_t)(zp_messages_before(&c->from, c->topic) - c->base));
         atomic_store(&n->sent, 0);
         atomic_store(&n->unwanted, 0);
         atomic_store(&n->dropped, 0);
@@ -92,7 +101,7 @@ static void apply(zp_endpoint *ep, const zp_change *c) {
 static void apply_changes(zp_endpoint *ep, uint64_t event) {
     if (!atomic_load_explicit(&ep->has_changes, memory_order_acquire)) return;
     pthread_mutex_lock(&ep->changes_lock);
-    while (ep->changes && ep->changes->from <= event) {
+    while (ep->changes && ep->changes->from.event <= event) {
         zp_change *c = ep->changes;
         ep->changes = c->link;
         apply(ep, c);
@@ -118,17 +127,19 @@ static int rest(zp_endpoint *ep) {
 }
 
 /* Send a batch; what can't be sent is counted as dropped. ZP_SENT, ZP_GIVE_UP or ZP_DEAD. */
-static int send_batch(zp_endpoint *ep, zp_event *batch, size_t n, uint64_t first) {
+static int send_batch(zp_endpoint *ep, zp_event *batch, size_t n) {
     int r = ZP_SENT;
     for (size_t i = 0; i < n; i++) {
-        apply_changes(ep, first + i);
+        apply_changes(ep, batch[i].at.event);
         if (r == ZP_SENT && past_deadline(ep)) r = ZP_GIVE_UP;
         if (r == ZP_SENT) {
             r = zp_send_event(ep, &batch[i]);
             ep->event_sent = zp_now();
             zp_histogram_record(&ep->latency, ep->event_sent - batch[i].time);
-        } else {
-            for (int t = 0; t < ZP_TOPICS; t++) zp_count_missed(ep, t, zp_event_messages(&batch[i], t));
+        }
+        if (r != ZP_SENT) {
+            const zp_position end = zp_event_end(&batch[i]);
+            zp_catch_up(ep, &end);
         }
         zp_body_unref(batch[i].body);
         if ((i & 7) == 7) zp_look_around(ep);
@@ -136,11 +147,10 @@ static int send_batch(zp_endpoint *ep, zp_event *batch, size_t n, uint64_t first
     return r;
 }
 
-static void note_missed(zp_endpoint *ep, const uint64_t missed[ZP_TOPICS]) {
-    for (int t = 0; t < ZP_TOPICS; t++) {
-        zp_count_missed(ep, t, missed[t]);
-        if (ep->notifiers[t].active) ep->dropped_unlogged += missed[t];
-    }
+/* The journal goes on at `from`: what lay before it, and was not fetched, was dropped there. */
+static void note_missed(zp_endpoint *ep, const zp_position *from) {
+    apply_changes(ep, from->event);
+    ep->dropped_unlogged += zp_catch_up(ep, from);
     if (!ep->dropped_unlogged || zp_now() - ep->last_dropped_log < 1000000000u) return; /* a line a second is enough */
     zp_log_add(ep->log, ZP_LOG_DROPPED, ep->listener.bound, "", ep->dropped_unlogged, 0);
     ep->dropped_unlogged = 0;
@@ -150,33 +160,27 @@ static void note_missed(zp_endpoint *ep, const uint64_t missed[ZP_TOPICS]) {
 /* After an end before everything was sent: the rest counts as dropped. */
 static void count_rest(zp_endpoint *ep) {
     zp_event batch[BATCH];
-    uint64_t first, missed[ZP_TOPICS];
-    for (size_t n; (n = zp_journal_fetch(ep->journal, &ep->cursor, batch, BATCH, SIZE_MAX, &first, missed, 0));) {
-        for (int t = 0; t < ZP_TOPICS; t++) zp_count_missed(ep, t, missed[t]);
-        for (size_t i = 0; i < n; i++) {
-            apply_changes(ep, first + i);
-            for (int t = 0; t < ZP_TOPICS; t++) zp_count_missed(ep, t, zp_event_messages(&batch[i], t));
-            zp_body_unref(batch[i].body);
-        }
-    }
+    zp_position from;
+    for (size_t n; (n = zp_journal_fetch(ep->journal, &ep->cursor, batch, BATCH, SIZE_MAX, &from, 0));)
+        for (size_t i = 0; i < n; i++) zp_body_unref(batch[i].body);
     apply_changes(ep, UINT64_MAX);
+    zp_catch_up(ep, &from);
 }
 
 static int serve(zp_endpoint *ep) {
     zp_event batch[BATCH];
-    uint64_t first, missed[ZP_TOPICS];
+    zp_position from;
     for (;;) {
         const int stopping = atomic_load(&ep->stop);
         zp_look_around(ep);
         zp_watch_unbounded(ep);
-        size_t n = zp_journal_fetch(ep->journal, &ep->cursor, batch, BATCH, BATCH_BYTES, &first, missed, !stopping);
-        note_missed(ep, missed);
+        size_t n = zp_journal_fetch(ep->journal, &ep->cursor, batch, BATCH, BATCH_BYTES, &from, !stopping);
+        note_missed(ep, &from);
         if (n) {
-            int r = send_batch(ep, batch, n, first);
-            zp_journal_done(ep->journal, &ep->cursor, first + n);
+            int r = send_batch(ep, batch, n);
+            zp_journal_done(ep->journal, &ep->cursor, from.event + n);
             if (r != ZP_SENT) return r;
         } else {
-            apply_changes(ep, first);
             zp_ran_free(ep);
             if (stopping) return ZP_SENT;
             if (rest(ep) < 0) return ZP_DEAD;

@@ -8,7 +8,7 @@
 #define ZMQPUB_ENDPOINT_H
 
 #include "histogram.h"
-#include "journal.h"
+#include "history.h"
 #include "listener.h"
 #include "log.h"
 #include "messages.h"
@@ -21,6 +21,7 @@ typedef struct {
     int active;                        /* read and written by the sender only, once it runs */
     unsigned subscribed;               /* 0 when nobody subscribes to any of it; sender only */
     unsigned nameless;                 /* subscriptions of whom no connection is known (inproc); sender only */
+    uint64_t base;                     /* messages of its topic before its first; sender only */
     atomic_uint counter;               /* the next message's four bytes */
     atomic_uint_least64_t sent;        /* handed to libzmq */
     atomic_uint_least64_t unwanted;    /* counted only: nobody had subscribed */
@@ -31,7 +32,8 @@ typedef struct {
 typedef struct zp_change zp_change;
 struct zp_change {                     /* a notifier added or removed while the endpoint runs */
     zp_change *link;
-    uint64_t from;                     /* the first event that it concerns */
+    zp_position from;                  /* before the first event that it concerns */
+    uint64_t base;                     /* of a notifier that is added */
     int topic, active;
 };
 
@@ -76,14 +78,16 @@ int zp_endpoint_start(zp_endpoint *ep);                       /* 0 or errno */
 void zp_endpoint_stop(zp_endpoint *ep, uint64_t linger_ns);   /* ask it to end; UINT64_MAX: when all is sent */
 void zp_endpoint_join(zp_endpoint *ep);                       /* wait until it did */
 void zp_endpoint_free(zp_endpoint *ep);                       /* joined, or never started */
-int zp_endpoint_change(zp_endpoint *ep, int topic, int active); /* 0, or -1 without memory */
+/* A notifier begins, or ends, with the next event; `address` is how the history names it. 0, ZP_NO_MEMORY or ZP_NO_ROOM. */
+int zp_endpoint_change(zp_endpoint *ep, zp_history *history, int topic, const char *address, int active);
 
 /* ---- between endpoint.c, frames.c and flow.c ---- */
 
 enum { ZP_SENT = 0, ZP_LOST = 1, ZP_GIVE_UP = -1, ZP_DEAD = -2 };
 
 int zp_send_event(zp_endpoint *ep, const zp_event *e);        /* frames.c: ZP_SENT, ZP_GIVE_UP or ZP_DEAD */
-void zp_count_missed(zp_endpoint *ep, int topic, uint64_t messages);
+/* What its notifiers should have sent when the journal is at `at`, and did not, is dropped: answers how many messages. */
+uint64_t zp_catch_up(zp_endpoint *ep, const zp_position *at);
 void zp_look_around(zp_endpoint *ep);                         /* flow.c: connections and subscriptions that came or went */
 /* The pipes are full: zp_begin_wait at once, then zp_blocked after each try that took too long (ZP_SENT: try again; ZP_LOST:
  * send, dropping where it is full), zp_unblocked when there was room. */

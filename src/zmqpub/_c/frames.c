@@ -12,11 +12,18 @@ static void advance(zp_notifier *n, uint32_t messages) {
     atomic_store_explicit(&n->counter, atomic_load_explicit(&n->counter, memory_order_relaxed) + messages, memory_order_relaxed);
 }
 
-void zp_count_missed(zp_endpoint *ep, int topic, uint64_t messages) {
-    zp_notifier *n = &ep->notifiers[topic];
-    if (!n->active || !messages) return;
-    advance(n, (uint32_t)messages);
-    add(&n->dropped, messages);
+uint64_t zp_catch_up(zp_endpoint *ep, const zp_position *at) {
+    uint64_t all = 0;
+    for (int t = 0; t < ZP_TOPICS; t++) {
+        zp_notifier *n = &ep->notifiers[t];
+        if (!n->active) continue;
+        const uint32_t behind = (uint32_t)(zp_messages_before(at, t) - n->base) - (uint32_t)atomic_load_explicit(&n->counter, memory_order_relaxed);
+        if (!behind) continue;
+        advance(n, behind);
+        add(&n->dropped, behind);
+        all += behind;
+    }
+    return all;
 }
 
 /* ---- one message ---- */
@@ -194,12 +201,6 @@ static int send_frames(zp_endpoint *ep, const zp_event *e) {
 }
 
 int zp_send_event(zp_endpoint *ep, const zp_event *e) {
-    uint32_t before[ZP_TOPICS];
-    for (int t = 0; t < ZP_TOPICS; t++) before[t] = (uint32_t)atomic_load_explicit(&ep->notifiers[t].counter, memory_order_relaxed);
     ep->event_time = e->time;
-    const int r = send_frames(ep, e);
-    if (r != ZP_SENT) /* what is left of it counts as dropped, so that the counters stay true */
-        for (int t = 0; t < ZP_TOPICS; t++)
-            zp_count_missed(ep, t, zp_event_messages(e, t) - ((uint32_t)atomic_load(&ep->notifiers[t].counter) - before[t]));
-    return r;
+    return send_frames(ep, e);
 }

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK 1024 /* events in a chunk: 40 KB */
+#define CHUNK 1024 /* events in a chunk: 56 KB */
 
 static zp_event *at(const zp_journal *j, uint64_t s) { return &j->chunks[(s / CHUNK) & (j->chunk_slots - 1)][s % CHUNK]; }
 
@@ -19,8 +19,17 @@ uint32_t zp_event_messages(const zp_event *e, int topic) {
     }
 }
 
-int zp_journal_init(zp_journal *j, size_t bound, int on_full) {
+zp_position zp_event_end(const zp_event *e) {
+    return (zp_position){
+        .event = e->at.event + 1,
+        .tx = e->at.tx + zp_event_messages(e, ZP_HASHTX),
+        .tip = e->at.tip + zp_event_messages(e, ZP_HASHBLOCK),
+    };
+}
+
+int zp_journal_init(zp_journal *j, size_t bound, int on_full, int retain) {
     memset(j, 0, sizeof *j);
+    j->retain = retain;
     j->bound = bound;
     j->on_full = on_full;
     j->chunk_slots = 16;
@@ -103,20 +112,25 @@ static zp_body *drop_tail(zp_journal *j) {
         zp_event *chunk = *slot;
         *slot = NULL;
         /* Keep one at hand, so that a journal that hovers around a chunk's end does not allocate at each turn. */
-        zp_event **ahead = &j->chunks[(j->head / CHUNK + 1) & (j->chunk_slots - 1)];
+        zp_event **ahead = &j->chunks[(j->end.event / CHUNK + 1) & (j->chunk_slots - 1)];
         if (!*ahead) *ahead = chunk;
         else free(chunk);
     }
     return body;
 }
 
+/* All before it is with libzmq, or given up: no cursor needs it. */
+static uint64_t passed_by_all(const zp_journal *j) {
+    uint64_t upto = j->end.event;
+    for (const zp_journal_cursor *c = j->cursors; c; c = c->link)
+        if (c->done < upto) upto = c->done;
+    return upto;
+}
+
 static void drop_oldest(zp_journal *j) {
-    const zp_event *e = at(j, j->tail);
     int missed = 0;
     for (zp_journal_cursor *c = j->cursors; c; c = c->link) {
         if (c->next > j->tail) continue; /* its reader has it in hand and will still send it */
-        for (int t = 0; t < ZP_TOPICS; t++) c->missed[t] += zp_event_messages(e, t);
-        c->missed_events++;
         c->next = j->tail + 1;
         if (c->done < c->next) c->done = c->next;
         missed = 1;
@@ -129,7 +143,7 @@ static int grow(zp_journal *j) {
     size_t slots = j->chunk_slots * 2;
     zp_event **chunks = calloc(slots, sizeof *chunks);
     if (!chunks) return -1;
-    for (uint64_t n = j->tail / CHUNK; n <= j->head / CHUNK; n++) {
+    for (uint64_t n = j->tail / CHUNK; n <= j->end.event / CHUNK; n++) {
         chunks[n & (slots - 1)] = j->chunks[n & (j->chunk_slots - 1)];
         j->chunks[n & (j->chunk_slots - 1)] = NULL;
     }
@@ -142,17 +156,17 @@ static int grow(zp_journal *j) {
 
 /* A place for the event at head; NULL when there is no memory. */
 static zp_event *room(zp_journal *j) {
-    if (j->head / CHUNK - j->tail / CHUNK + 2 >= j->chunk_slots && j->head % CHUNK == 0 && grow(j) < 0) return NULL;
-    zp_event **slot = &j->chunks[(j->head / CHUNK) & (j->chunk_slots - 1)];
+    if (j->end.event / CHUNK - j->tail / CHUNK + 2 >= j->chunk_slots && j->end.event % CHUNK == 0 && grow(j) < 0) return NULL;
+    zp_event **slot = &j->chunks[(j->end.event / CHUNK) & (j->chunk_slots - 1)];
     if (!*slot && !(*slot = malloc(CHUNK * sizeof **slot))) return NULL;
-    return at(j, j->head);
+    return at(j, j->end.event);
 }
 
 /* The next sleeping reader that has something to fetch; unlock_and_wake takes it on. One is enough: it wakes the next
  * (zp_journal_fetch), so that the publishing thread pays for one at most. */
 static zp_journal_cursor *sleeper(zp_journal *j) {
     for (zp_journal_cursor *c = j->cursors; c; c = c->link)
-        if (c->waiting && c->next < j->head) {
+        if (c->waiting && c->next < j->end.event) {
             c->waiting = 0;
             atomic_fetch_add(&j->waking, 1);
             return c;
@@ -169,6 +183,31 @@ static void unlock_and_wake(zp_journal *j, zp_journal_cursor *c) {
     atomic_fetch_sub(&j->waking, 1);
 }
 
+/* Room for `cost` more bytes: what is only retained goes first, then it is as on_full says. */
+static int make_room(zp_journal *j, size_t cost) {
+    if (j->bytes + cost <= j->bound) return ZP_OK;
+    const uint64_t passed = j->retain ? passed_by_all(j) : 0;
+    while (j->bytes + cost > j->bound && j->tail < j->end.event) {
+        if (j->tail < passed) zp_body_unref(drop_tail(j));
+        else if (j->on_full == ZP_ON_FULL_DROP) drop_oldest(j);
+        else return ZP_FULL;
+    }
+    return ZP_OK;
+}
+
+static int append_locked(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence, uint64_t now) {
+    const int result = make_room(j, sizeof(zp_event) + cost_of_holding(j, body));
+    if (result != ZP_OK) return result;
+    zp_event *e = room(j);
+    if (!e) return ZP_NO_MEMORY;
+    hold(j, body);
+    *e = (zp_event){
+        .body = body, .at = j->end, .mempool_sequence = mempool_sequence, .time = now, .index = index, .kind = (uint8_t)kind
+    };
+    j->end = zp_event_end(e);
+    return ZP_OK;
+}
+
 /* ---- for those who publish ---- */
 
 int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence) {
@@ -178,18 +217,9 @@ int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, ui
     pthread_mutex_lock(&j->lock);
     if (j->closed) {
         result = ZP_CLOSED;
-    } else if (j->cursors) { /* without a reader there is nothing to keep */
-        const size_t cost = sizeof(zp_event) + cost_of_holding(j, body);
-        while (j->bytes + cost > j->bound && j->tail < j->head && j->on_full == ZP_ON_FULL_DROP) drop_oldest(j);
-        zp_event *e = NULL;
-        if (j->bytes + cost > j->bound && j->tail < j->head) result = ZP_FULL;
-        else if (!(e = room(j))) result = ZP_NO_MEMORY;
-        if (e) {
-            hold(j, body);
-            *e = (zp_event){.body = body, .mempool_sequence = mempool_sequence, .time = now, .index = index, .kind = (uint8_t)kind};
-            j->head++;
-            reader = sleeper(j);
-        }
+    } else if (j->cursors || j->retain) { /* without a reader there is nothing to keep */
+        result = append_locked(j, kind, body, index, mempool_sequence, now);
+        if (result == ZP_OK) reader = sleeper(j);
     }
     unlock_and_wake(j, reader);
     return result;
@@ -197,7 +227,7 @@ int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, ui
 
 void zp_journal_wait_room(zp_journal *j, uint64_t timeout_ns) {
     pthread_mutex_lock(&j->lock);
-    if (!j->closed && j->tail < j->head) sleep_until(j, zp_now() + timeout_ns);
+    if (!j->closed && j->tail < j->end.event) sleep_until(j, zp_now() + timeout_ns);
     pthread_mutex_unlock(&j->lock);
 }
 
@@ -218,12 +248,16 @@ int zp_journal_wait_done(zp_journal *j, uint64_t upto, uint64_t timeout_ns) {
     return result;
 }
 
-uint64_t zp_journal_head(zp_journal *j) {
+zp_position zp_journal_end(zp_journal *j) {
     pthread_mutex_lock(&j->lock);
-    uint64_t head = j->head;
+    const zp_position end = j->end;
     pthread_mutex_unlock(&j->lock);
-    return head;
+    return end;
 }
+
+zp_position zp_journal_begin_locked(const zp_journal *j) { return j->tail < j->end.event ? at(j, j->tail)->at : j->end; }
+
+const zp_event *zp_journal_at_locked(const zp_journal *j, uint64_t event) { return at(j, event); }
 
 void zp_journal_close(zp_journal *j) {
     pthread_mutex_lock(&j->lock);
@@ -233,7 +267,7 @@ void zp_journal_close(zp_journal *j) {
 }
 
 void zp_journal_free(zp_journal *j) {
-    while (j->tail < j->head) zp_body_unref(drop_tail(j));
+    while (j->tail < j->end.event) zp_body_unref(drop_tail(j));
     for (size_t i = 0; i < j->chunk_slots; i++) free(j->chunks[i]);
     free(j->chunks);
     pthread_cond_destroy(&j->progress);
@@ -242,12 +276,15 @@ void zp_journal_free(zp_journal *j) {
 
 void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out) {
     pthread_mutex_lock(&j->lock);
-    out->events = j->head - j->tail;
+    const uint64_t waiting = passed_by_all(j);
+    out->events = j->end.event - waiting;
     out->bytes = j->bytes;
     out->bound = j->bound;
-    out->appended = j->head;
+    out->appended = j->end.event;
     out->dropped_events = j->dropped_events;
-    out->oldest_ns = j->head > j->tail ? zp_now() - at(j, j->tail)->time : 0;
+    out->oldest_ns = out->events ? zp_now() - at(j, waiting)->time : 0;
+    out->retained_events = j->retain ? j->end.event - j->tail : 0;
+    out->retained_bytes = j->retain ? j->bytes : 0;
     pthread_mutex_unlock(&j->lock);
 }
 
@@ -255,16 +292,14 @@ void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out) {
 
 #define TRIM 64
 
-/* Let go of what every cursor has handed over; takes the lock itself, and not for long. */
+/* Let go of what every cursor has handed over, unless it is retained; takes the lock itself, and not for long. */
 static void trim(zp_journal *j) {
     zp_body *bodies[TRIM];
     size_t n;
     do {
         n = 0;
         pthread_mutex_lock(&j->lock);
-        uint64_t upto = j->head;
-        for (zp_journal_cursor *c = j->cursors; c; c = c->link)
-            if (c->done < upto) upto = c->done;
+        const uint64_t upto = j->retain ? 0 : passed_by_all(j);
         while (j->tail < upto && n < TRIM) bodies[n++] = drop_tail(j);
         if (j->waiters) pthread_cond_broadcast(&j->progress);
         pthread_mutex_unlock(&j->lock);
@@ -277,7 +312,7 @@ void zp_journal_add_cursor(zp_journal *j, zp_journal_cursor *c, void (*wake)(voi
     c->wake = wake;
     c->reader = reader;
     pthread_mutex_lock(&j->lock);
-    c->next = c->done = j->head;
+    c->next = c->done = j->end.event;
     c->link = j->cursors;
     j->cursors = c;
     pthread_mutex_unlock(&j->lock);
@@ -297,16 +332,11 @@ void zp_journal_remove_cursor(zp_journal *j, zp_journal_cursor *c) {
     while (atomic_load(&j->waking)) sched_yield(); /* some thread may be about to wake the one that was removed */
 }
 
-size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size_t max, size_t max_bytes, uint64_t *first,
-                        uint64_t missed[ZP_TOPICS], int sleep) {
+size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size_t max, size_t max_bytes, zp_position *from, int sleep) {
     size_t n = 0, bytes = 0;
     pthread_mutex_lock(&j->lock);
-    for (int t = 0; t < ZP_TOPICS; t++) {
-        missed[t] = c->missed[t];
-        c->missed[t] = 0;
-    }
-    *first = c->next;
-    while (n < max && c->next < j->head && (n == 0 || bytes < max_bytes)) {
+    *from = c->next < j->end.event ? at(j, c->next)->at : j->end;
+    while (n < max && c->next < j->end.event && (n == 0 || bytes < max_bytes)) {
         out[n] = *at(j, c->next++);
         zp_body_ref(out[n].body);
         bytes += out[n++].body->size;
