@@ -48,7 +48,9 @@ fuzz: $(VENV)/.built $(VENV)/.fuzz
 	$(BIN)/python tests/fuzz/fuzz_decode.py $(or $(ARGS),-max_total_time=60) -artifact_prefix=tests/fuzz/ $(VENV)/corpus tests/fuzz/corpus
 
 bench: $(VENV)/.built $(VENV)/.bench
-	$(BIN)/python -m pytest benchmarks $(ARGS)
+	$(BIN)/python -m pytest benchmarks --benchmark-json=$(VENV)/results.json $(ARGS)
+	$(BIN)/python benchmarks/figures.py $(VENV)/results.json
+	$(BIN)/python benchmarks/charts.py $(VENV)/results.json
 
 wheel: $(VENV)/.base
 	$(PIP) install "build>=1.2"

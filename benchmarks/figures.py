@@ -1,4 +1,4 @@
-"""The table of figures, from a run's JSON: printed, and put into README.md between its markers.
+"""The table of figures, from a run's JSON: printed, and put between the markers of benchmarks/README.md, and of the project's.
 
     python benchmarks/figures.py RESULTS.json
 
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from results import Results, Row, describe_machine, read
 
 README = Path(__file__).parent / "README.md"
+FRONT = Path(__file__).parents[1] / "README.md"
 NOT_MEASURED = "not measured"
 
 
@@ -220,6 +221,19 @@ def figures(results: Results) -> list[Figure]:
     return [figure for part in parts for figure in part(results)]
 
 
+def rows(some: list[Figure]) -> list[str]:
+    head = ["| figure | target | measured | |", "| --- | --- | --- | --- |"]
+    return head + [f"| {figure.what} | {figure.target} | {figure.measured} | {figure.verdict} |" for figure in some]
+
+
+def summary(results: Results) -> str:
+    """What there is a target for, in short."""
+    some = [
+        figure._replace(measured=re.sub(r" \(median[^)]*\)", "", figure.measured)) for figure in figures(results) if figure.ok is not None
+    ]
+    return "\n".join([f"Measured on {results.date}: {describe_machine(results.machine)}.", "", *rows(some)])
+
+
 def table(results: Results) -> str:
     """Markdown."""
     blocks = "; ".join(results.blocks())
@@ -227,11 +241,8 @@ def table(results: Results) -> str:
         f"Measured on {results.date}: {describe_machine(results.machine)}.",
         f"Blocks: {blocks}. Several numbers in a row stand for these, in this order; where there is one, it is the first block's.",
         "",
-        "| figure | target | measured | |",
-        "| --- | --- | --- | --- |",
     ]
-    lines += [f"| {figure.what} | {figure.target} | {figure.measured} | {figure.verdict} |" for figure in figures(results)]
-    return "\n".join(lines)
+    return "\n".join(lines + rows(figures(results)))
 
 
 def put_between(text: str, name: str, content: str) -> str:
@@ -247,7 +258,8 @@ def main(path: str) -> None:
     results = read(path)
     content = table(results)
     print(content)
-    README.write_text(put_between(README.read_text(), "figures", content))
+    for readme, text in ((README, content), (FRONT, summary(results))):
+        readme.write_text(put_between(readme.read_text(), "figures", text))
 
 
 if __name__ == "__main__":

@@ -92,7 +92,10 @@ def test_marks_alone_belong_to_the_default_address() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_in_good_order(number: signal.Signals) -> None:
-    with Program("run", *everything(), "--speed=20") as publisher:
+    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    program = Program("run", *everything(), "--speed=20")  # under nohup, too, it starts as from a terminal
+    signal.signal(number, before)
+    with program as publisher:
         with connected_listener(publisher.address()) as listener:
             listener.line('"event": "message"')
             begun = time.monotonic()

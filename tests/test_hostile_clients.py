@@ -58,6 +58,10 @@ class Siege:
         return sorted(address for address in shown if address != self.healthy)
 
 
+SANITIZED = "asan" in os.environ.get("LD_PRELOAD", "")
+"""AddressSanitizer keeps what was freed, up to 256 MiB: resident memory says nothing then."""
+
+
 @contextlib.contextmanager
 def siege(within: float = 20.0, memory: int = 64) -> Iterator[Siege]:
     """A publisher at work, with a subscriber that behaves, while the body of the with statement attacks.
@@ -93,7 +97,8 @@ def siege(within: float = 20.0, memory: int = 64) -> Iterator[Siege]:
         assert (stats.sent, stats.dropped) == (MESSAGES, 0)
         wait_for(lambda: not publisher.stats().endpoints[0].subscribers, 5, "the end of all connections")
         wait_for(lambda: descriptors() == descriptors_before, 5, "the end of all descriptors")
-        assert most - memory_before < memory
+        if not SANITIZED:
+            assert most - memory_before < memory
 
 
 @contextlib.contextmanager
