@@ -124,9 +124,9 @@ class RegtestChain:
         self._admit(entry)
         return entry
 
-    def evict(self) -> bool:
-        """Push the transaction that pays least out of the mempool with all that depend on it; False if it is empty."""
-        return self._push_out(self.mempool.worst(), "sizelimit")
+    def evict(self, entry: Resolved | None = None) -> bool:
+        """Push ``entry``, by default what pays least, out of the mempool with all that depend on it; False if it is empty."""
+        return self._push_out(entry or self.mempool.worst(), "sizelimit")
 
     def expire(self) -> bool:
         """Let the transaction that has waited longest go with all that depend on it; False if the mempool is empty."""

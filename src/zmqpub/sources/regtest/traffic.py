@@ -136,9 +136,9 @@ class Traffic:
             self._fresh_limit = 2 * len(self._fresh) + 64
         return entry
 
-    def replace(self) -> Resolved | None:
-        """Let a late arrival pay more; None when none of those looked at can."""
-        entry = self._waiting()
+    def replace(self, entry: Resolved | None = None) -> Resolved | None:
+        """Let ``entry``, by default a late arrival, pay more; None when it, or none of those looked at, can."""
+        entry = entry or self._waiting()
         if entry is None:
             return None
         doomed = self._chain.mempool.with_descendants([entry])
