@@ -13,7 +13,27 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 C = "src/zmqpub/_c"
-CORE = ["body", "endpoint", "epochs", "flow", "fork", "frames", "history", "journal", "listener", "log", "messages", "peers", "zmqapi"]
+CORE = [
+    "body",
+    "channel",
+    "endpoint",
+    "epochs",
+    "flow",
+    "fork",
+    "frames",
+    "history",
+    "inbox",
+    "journal",
+    "listener",
+    "log",
+    "messages",
+    "notification",
+    "peers",
+    "receiver",
+    "sockets",
+    "stream",
+    "zmqapi",
+]
 SHA256 = ["sha256", "sha256_arm", "sha256_portable", "sha256_x86"]
 
 debug = os.environ.get("ZMQPUB_DEBUG") == "1"

@@ -1,13 +1,14 @@
 """Bitcoin's notification plane for Python: Bitcoin Core's ZeroMQ notifications, published fast and without loss."""
 
 from zmqpub._build import build_block, build_transaction, merkle_root, mine, serialize_header, witness_commitment
-from zmqpub._fast import Block, Transaction, sha256_backend, sha256d
+from zmqpub._fast import Block, HashBlock, HashTx, RawBlock, RawTx, Sequence, Transaction, sha256_backend, sha256d
 from zmqpub.config import Settings
 from zmqpub.errors import (
     BindError,
     ClosedError,
     ConfigError,
     ConfigProblem,
+    ConnectError,
     CursorError,
     DamagedRecordError,
     DecodeError,
@@ -49,6 +50,7 @@ __all__ = [
     "ClosedError",
     "ConfigError",
     "ConfigProblem",
+    "ConnectError",
     "Connected",
     "CounterGap",
     "CursorError",
@@ -57,6 +59,8 @@ __all__ = [
     "Disconnected",
     "Duplicate",
     "ForkedError",
+    "HashBlock",
+    "HashTx",
     "HeaderInfo",
     "Lost",
     "Malformed",
@@ -64,12 +68,15 @@ __all__ = [
     "MempoolSnapshot",
     "Notification",
     "Publisher",
+    "RawBlock",
+    "RawTx",
     "Reconnected",
     "Reorg",
     "Repair",
     "RepairError",
     "Repaired",
     "Restart",
+    "Sequence",
     "SequenceBody",
     "SequenceLabel",
     "Settings",

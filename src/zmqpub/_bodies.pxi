@@ -258,6 +258,13 @@ cdef const uint8_t *_skip(zp_cursor *c, size_t n) except NULL:
 
 # ---- blocks ----
 
+cdef Block _block(zp_body *body):
+    cdef Block block = Block.__new__(Block, _LATER)
+    zp_body_ref(body)
+    block.body = body
+    return block
+
+
 cdef list _hashes(zp_body *body, bint with_witness):
     cdef uint32_t i, n = (<zp_body_fields *>body).count
     if n:
@@ -275,7 +282,8 @@ cdef class Block:
     """
 
     def __cinit__(self, raw):
-        self.body = _body_of(ZP_BLOCK, raw)
+        if raw is not _LATER:
+            self.body = _body_of(ZP_BLOCK, raw)
 
     def __dealloc__(self):
         if self.body != NULL:

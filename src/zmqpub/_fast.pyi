@@ -250,12 +250,16 @@ class Receiver:
     def closed(self) -> bool: ...
     def delivered(self, source: int) -> dict[int, int]:
         """By topic index: the counter that follows the last item that a Batch handed out. Topics of which nothing is known are absent."""
-    def set_delivered(self, source: int, topic: int, counter: int | None) -> None: ...
+    def set_delivered(self, source: int, topic: int, counter: int | None) -> None:
+        """Set it, or with None forget it: the next message is handed out whatever its counter."""
     def generation(self, source: int) -> int:
         """How many connections there were, the present one included, as far as the thread knows."""
     def connected(self, source: int) -> bool: ...
     def skip_before(self, source: int, generation: int) -> None:
         """Live messages, gaps and restarts of the source that an earlier connection than ``generation`` brought are skipped from now on."""
+    def skip_restarts(self, source: int, generation: int) -> None:
+        """That the publisher was restarted is known: ("restart", …) of connections up to ``generation`` are skipped from now on, and
+        leave ``delivered`` as it is."""
     def stats(self) -> ReceiverStats: ...
 
 @final

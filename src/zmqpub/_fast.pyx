@@ -4,9 +4,11 @@ The work is done by small C files under ``_c/``, each with one purpose; here the
 32 bytes in display order (reversed), as on the wire, unless a function says otherwise.
 """
 
+import atexit
 import mmap
 import os
 import time
+import weakref
 
 cimport cython
 
@@ -26,8 +28,10 @@ from zmqpub._native cimport *
 
 import zmq.backend.cython._zmq as _pyzmq
 
-from zmqpub.errors import BindError, ClosedError, DecodeError, ForkedError, UnsupportedError
+from zmqpub.errors import BindError, ClosedError, ConnectError, DecodeError, ForkedError, UnsupportedError
 from zmqpub.primitives import BlockHeader, TxIn, TxOut
+from zmqpub.stats import ReceiverStats, SourceStats
+from zmqpub.wire import SequenceLabel, Topic
 
 
 # ---- import: the libzmq of pyzmq, the SHA-256 of this machine ----
@@ -83,5 +87,9 @@ cdef void hash_pairs(uint8_t *out, const uint8_t *data, size_t count) noexcept n
 include "_bodies.pxi"
 include "_engine.pxi"
 include "_history.pxi"
+include "_notifications.pxi"
+include "_batch.pxi"
+include "_receiver.pxi"
+include "_channel.pxi"
 
 _prepare()

@@ -72,11 +72,16 @@ cdef extern from "fork.h" nogil:
 
 
 cdef extern from "zmqapi.h" nogil:
+    ctypedef struct zmq_msg_t:
+        pass
     const char *zp_zmq_load(const char *path) noexcept
     ctypedef struct zp_zmq_table:
         const char *(*strerror_)(int) noexcept nogil
+        void *(*msg_data_)(zmq_msg_t *) noexcept nogil
+        size_t (*msg_size_)(const zmq_msg_t *) noexcept nogil
         void (*version_)(int *, int *, int *) noexcept nogil
     zp_zmq_table zp_zmq
+    const int ETERM
 
 
 cdef extern from "histogram.h" nogil:
@@ -112,6 +117,11 @@ cdef extern from "log.h" nogil:
 
 cdef extern from "journal.h" nogil:
     enum:
+        ZP_HASHBLOCK
+        ZP_HASHTX
+        ZP_RAWBLOCK
+        ZP_RAWTX
+        ZP_SEQUENCE
         ZP_TOPICS
         ZP_OK
         ZP_CLOSED
@@ -262,3 +272,151 @@ cdef extern from "endpoint.h" nogil:
         ZP_FAILED
     const char *zp_topic_text(int topic, size_t *length) noexcept
     int zp_endpoint_change(zp_endpoint *ep, zp_history *history, int topic, const char *address, bint active) noexcept
+
+
+cdef extern from "entry.h" nogil:
+    enum:
+        ZP_ENTRY_VOID
+        ZP_ENTRY_MESSAGE
+        ZP_ENTRY_GAP
+        ZP_ENTRY_RESTART
+        ZP_ENTRY_DUPLICATE
+        ZP_ENTRY_MEMPOOL_GAP
+        ZP_ENTRY_REORG
+        ZP_ENTRY_STALE
+        ZP_ENTRY_CONNECTED
+        ZP_ENTRY_DISCONNECTED
+        ZP_ENTRY_MALFORMED
+        ZP_HAS_BODY
+        ZP_HAS_COUNTER
+        ZP_OVERFLOW
+        ZP_HAS_NEW
+        ZP_NO_TOPIC
+        ZP_LARGEST_SMALL
+
+    # The members of the entry's union, under the names by which they are reached.
+    ctypedef struct zp_entry:
+        uint8_t kind
+        uint8_t topic
+        uint8_t length
+        uint8_t flags
+        uint16_t source
+        uint32_t counter
+        uint32_t generation
+        uint8_t *small "u.small"
+        zp_body *body "u.body"
+        uint64_t expected "u.step.expected"
+        uint64_t got "u.step.got"
+        uint64_t silence_ns "u.silence_ns"
+        char *text "u.text"
+        uint8_t *hashes "u.hashes"
+        char *reason "u.malformed.reason"
+        uint8_t *name "u.malformed.name"
+
+    void zp_entry_release(zp_entry *e) noexcept
+
+
+cdef extern from "inbox.h" nogil:
+    ctypedef struct zp_chunk:
+        zp_chunk *link
+        uint32_t count
+        uint32_t at
+        zp_entry *entries
+
+    ctypedef struct zp_wakeup:
+        int read_fd
+
+    ctypedef struct zp_inbox:
+        pthread_mutex_t lock
+        size_t entries
+        size_t bytes
+        size_t bound
+        zp_wakeup ready
+
+    void zp_chunk_free(zp_chunk *chunk) noexcept
+    zp_chunk *zp_inbox_take(zp_inbox *inbox, int *ended) noexcept
+    bint zp_inbox_wait(zp_inbox *inbox, uint64_t timeout_ns) noexcept
+    void zp_inbox_end(zp_inbox *inbox) noexcept
+
+
+cdef extern from "receiver.h" nogil:
+    ctypedef struct zp_receiver_settings:
+        int rcvhwm
+        bint latest_only
+        int keepalive_idle
+        int keepalive_interval
+        int heartbeat_ms
+        int reconnect_ms
+        int reconnect_max_ms
+        uint64_t stale_ns
+        size_t byte_bound
+
+    ctypedef struct zp_stream_counts:
+        uint64_t messages
+        uint64_t bytes
+        uint64_t discarded
+        uint64_t gaps
+        uint64_t restarts
+        uint64_t duplicates
+        uint64_t malformed
+        uint64_t mempool_gaps
+        uint64_t reorgs
+        uint64_t stale
+
+    ctypedef struct zp_stream:
+        zp_stream_counts counts
+
+    ctypedef struct zp_source:
+        zp_stream stream
+        int connected
+        uint32_t generation
+        uint64_t last_heard
+
+    ctypedef struct zp_receiver:
+        zp_source *sources
+        size_t count
+        zp_inbox inbox
+        int error
+        int state
+
+    enum:
+        ZP_RECEIVER_STOPPED
+        ZP_RECEIVER_TERMINATED
+        ZP_RECEIVER_FAILED
+
+    zp_receiver *zp_receiver_new(void *context, const zp_receiver_settings *settings, size_t sources, int *error) noexcept
+    int zp_receiver_open(zp_receiver *r, size_t i, const char *endpoint, bint ipv6, unsigned topics) noexcept
+    void zp_receiver_expect(zp_receiver *r, size_t i, int topic, uint32_t counter) noexcept
+    int zp_receiver_start(zp_receiver *r) noexcept
+    void zp_receiver_stop(zp_receiver *r) noexcept
+    void zp_receiver_join(zp_receiver *r) noexcept
+    void zp_receiver_free(zp_receiver *r) noexcept
+
+
+cdef extern from "channel.h" nogil:
+    ctypedef struct zp_channel:
+        pass
+
+    ctypedef struct zp_span:
+        bint any
+        bint contiguous
+        uint32_t first
+        uint32_t next
+
+    ctypedef struct zp_answer:
+        zmq_msg_t header
+        bint has_messages
+        zp_chunk *chunks
+        uint32_t messages
+        zp_span spans[5]
+        char *malformed
+        zmq_msg_t frames[8]
+        int frame_count
+
+    zp_channel *zp_channel_new(void *context, const char *endpoint, bint ipv6) noexcept
+    void zp_channel_free(zp_channel *c) noexcept
+    int zp_channel_send(zp_channel *c, const void *request, size_t size) noexcept
+    void zp_channel_reset(zp_channel *c) noexcept
+    void zp_channel_close(zp_channel *c) noexcept
+    int zp_channel_receive(zp_channel *c, uint64_t timeout_ns, uint16_t source, unsigned topics, zp_answer *out) noexcept
+    void zp_answer_release(zp_answer *a) noexcept

@@ -128,7 +128,8 @@ void zp_body_unref(zp_body *b) {
         while (!atomic_compare_exchange_weak_explicit(&released, &head, b, memory_order_release, memory_order_relaxed));
         return;
     }
-    free(b->owner);
+    if (b->owner_kind == ZP_OWNER_RELEASES) ((zp_owner *)b->owner)->release(b->owner);
+    else free(b->owner);
     zp_body_free(b);
 }
 

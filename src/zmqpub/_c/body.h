@@ -17,7 +17,13 @@ typedef struct {
 } zp_tx_place;
 
 enum { ZP_BLOCK = 1, ZP_TRANSACTION = 2, ZP_TXID_ONLY = 3 };
-enum { ZP_OWNER_NONE = 0, ZP_OWNER_COPY, ZP_OWNER_OBJECT, ZP_OWNER_VIEW }; /* a malloc'd copy, a PyObject *, a Py_buffer * */
+/* A malloc'd copy, a PyObject *, a Py_buffer *, a zp_owner *. */
+enum { ZP_OWNER_NONE = 0, ZP_OWNER_COPY, ZP_OWNER_OBJECT, ZP_OWNER_VIEW, ZP_OWNER_RELEASES };
+
+/* Whatever else keeps bytes alive: the first member of it. Released on any thread, without the GIL. */
+typedef struct zp_owner {
+    void (*release)(struct zp_owner *owner);
+} zp_owner;
 
 typedef struct zp_body zp_body;
 struct zp_body {

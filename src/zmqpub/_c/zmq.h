@@ -28,14 +28,18 @@ typedef struct zmq_pollitem_t {
 
 typedef void(zmq_free_fn)(void *data, void *hint);
 
-enum { ZMQ_PAIR = 0, ZMQ_XPUB = 9 };
+enum { ZMQ_PAIR = 0, ZMQ_SUB = 2, ZMQ_DEALER = 5, ZMQ_XPUB = 9 };
 enum { ZMQ_DONTWAIT = 1, ZMQ_SNDMORE = 2 };
 enum { ZMQ_POLLIN = 1 };
 enum { ZMQ_SRCFD = 2 };
 enum {
+    ZMQ_SUBSCRIBE = 6,
     ZMQ_LINGER = 17,
+    ZMQ_RECONNECT_IVL = 18,
+    ZMQ_RECONNECT_IVL_MAX = 21,
     ZMQ_MAXMSGSIZE = 22,
     ZMQ_SNDHWM = 23,
+    ZMQ_RCVHWM = 24,
     ZMQ_SNDTIMEO = 28,
     ZMQ_LAST_ENDPOINT = 32,
     ZMQ_TCP_KEEPALIVE = 34,
@@ -43,9 +47,16 @@ enum {
     ZMQ_TCP_KEEPALIVE_INTVL = 37,
     ZMQ_IPV6 = 42,
     ZMQ_XPUB_NODROP = 69,
+    ZMQ_HEARTBEAT_IVL = 75,
     ZMQ_XPUB_VERBOSER = 78
 };
-enum { ZMQ_EVENT_LISTENING = 0x0008, ZMQ_EVENT_ACCEPTED = 0x0020, ZMQ_EVENT_DISCONNECTED = 0x0200 };
+enum {
+    ZMQ_EVENT_CONNECTED = 0x0001,
+    ZMQ_EVENT_LISTENING = 0x0008,
+    ZMQ_EVENT_ACCEPTED = 0x0020,
+    ZMQ_EVENT_DISCONNECTED = 0x0200,
+    ZMQ_EVENT_HANDSHAKE_SUCCEEDED = 0x1000
+};
 #ifndef ETERM
 #define ETERM (156384712 + 53)
 #endif

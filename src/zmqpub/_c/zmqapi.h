@@ -25,6 +25,7 @@
     F(int, msg_init_size, (zmq_msg_t *msg, size_t size))                                                               \
     F(int, msg_init_data, (zmq_msg_t *msg, void *data, size_t size, zmq_free_fn *release, void *hint))                 \
     F(int, msg_close, (zmq_msg_t *msg))                                                                                \
+    F(int, msg_move, (zmq_msg_t *to, zmq_msg_t *from))                                                                 \
     F(void *, msg_data, (zmq_msg_t *msg))                                                                              \
     F(size_t, msg_size, (const zmq_msg_t *msg))                                                                        \
     F(int, msg_more, (const zmq_msg_t *msg))                                                                           \
