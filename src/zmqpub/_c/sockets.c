@@ -21,7 +21,8 @@ static int configure(void *socket, const zp_source *source, const zp_receiver_se
     return bad ? -1 : 0;
 }
 
-static int subscribe(void *socket, unsigned topics) {    for (int i = 0; i < ZP_TOPICS; i++)
+static int subscribe(void *socket, unsigned topics) {
+    for (int i = 0; i < ZP_TOPICS; i++)
         if (topics & 1u << i && zp_zmq.setsockopt_(socket, ZMQ_SUBSCRIBE, zp_topic_names[i], strlen(zp_topic_names[i])) < 0) return -1;
     return 0;
 }
