@@ -102,8 +102,6 @@ cdef class Batch:
     cdef bint _concerns(self, zp_entry *e) noexcept:
         """Is an event still news, after what was repaired meanwhile?"""
         cdef Progress *progress
-        if e.kind == ZP_ENTRY_RESTART:
-            return e.generation > self.receiver.restarts_known[e.source]
         if e.topic == ZP_NO_TOPIC or not (e.kind == ZP_ENTRY_GAP or e.kind == ZP_ENTRY_MALFORMED and e.flags & ZP_HAS_COUNTER):
             return True
         progress = self.receiver._progress(e.source, e.topic)

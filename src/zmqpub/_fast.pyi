@@ -257,9 +257,9 @@ class Receiver:
     def connected(self, source: int) -> bool: ...
     def skip_before(self, source: int, generation: int) -> None:
         """Live messages, gaps and restarts of the source that an earlier connection than ``generation`` brought are skipped from now on."""
-    def skip_restarts(self, source: int, generation: int) -> None:
-        """That the publisher was restarted is known: ("restart", …) of connections up to ``generation`` are skipped from now on, and
-        leave ``delivered`` as it is."""
+    def delivered_before_restart(self, source: int) -> dict[int, int]:
+        """What delivered() was before the last ("restart", …) was handed out: whoever had learned of that restart another way, and repaired
+        since, goes back to it with set_delivered()."""
     def stats(self) -> ReceiverStats: ...
 
 @final

@@ -32,7 +32,7 @@ cdef class Receiver:
     cdef list topics                # of each source, as bits
     cdef Progress *progress         # owned; five for each source
     cdef uint32_t *oldest           # owned; of each source: live items of older connections are skipped
-    cdef uint32_t *restarts_known   # owned; of each source: restarts up to this connection are known
+    cdef list before_restart        # of each source: what was delivered before the last restart was handed out
 
     def __cinit__(self, sources, *, Context context not None, size_t byte_bound=DEFAULT_BYTE_BOUND, int rcvhwm=0,
                   bint latest_only=False, stale_after=None, heartbeat=None, int keepalive_idle=-1, int keepalive_interval=-1,
@@ -58,8 +58,8 @@ cdef class Receiver:
         settings.byte_bound = byte_bound if byte_bound else 1
         self.progress = <Progress *>calloc(5 * len(sources) + 1, sizeof(Progress))
         self.oldest = <uint32_t *>calloc(len(sources) + 1, sizeof(uint32_t))
-        self.restarts_known = <uint32_t *>calloc(len(sources) + 1, sizeof(uint32_t))
-        if self.progress == NULL or self.oldest == NULL or self.restarts_known == NULL:
+        self.before_restart = [{} for _ in sources]
+        if self.progress == NULL or self.oldest == NULL:
             raise MemoryError
         self.receiver = zp_receiver_new(_handle(context), &settings, len(sources), &error)
         if self.receiver == NULL:
@@ -96,7 +96,6 @@ cdef class Receiver:
                 zp_receiver_free(self.receiver)
         free(self.progress)
         free(self.oldest)
-        free(self.restarts_known)
 
     # ---- how far the consumer has come ----
 
@@ -107,6 +106,7 @@ cdef class Receiver:
         """Handed out: from now on all topics of the source count from 0."""
         cdef Progress *progress
         cdef int topic
+        self.before_restart[source] = self.delivered(source)
         for topic in range(5):
             if <unsigned>self.topics[source] & (1 << topic):
                 progress = self._progress(source, topic)
@@ -147,9 +147,9 @@ cdef class Receiver:
         """Live messages, gaps and restarts that an earlier connection than ``generation`` brought are skipped from now on."""
         self.oldest[self._checked(source)] = generation
 
-    def skip_restarts(self, source, uint32_t generation):
-        """That the publisher was restarted is known: ("restart", …) of connections up to ``generation`` are skipped from now on."""
-        self.restarts_known[self._checked(source)] = generation
+    def delivered_before_restart(self, source):
+        """What delivered() was before the last ("restart", …) was handed out: whoever had learned of it another way goes back to that."""
+        return dict(self.before_restart[self._checked(source)])
 
     # ---- what was received ----
 
@@ -189,6 +189,8 @@ cdef class Receiver:
     def close(self):
         """End it; what was not taken is gone. May be called again, and from any thread."""
         self._check()
+        if self.is_closed:
+            return
         self.is_closed = True
         _open_receivers.discard(self)
         zp_receiver_stop(self.receiver)

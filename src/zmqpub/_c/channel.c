@@ -1,5 +1,5 @@
 #include "channel.h"
-#include "clock.h"
+#include "listener.h"
 #include <string.h>
 
 #define RANGE_ANSWERED 0x82         /* the operation of a header frame: see docs/replay.md */
@@ -21,8 +21,6 @@ zp_channel *zp_channel_new(void *context, const char *endpoint, int ipv6) {
 
 /* ---- the socket, under the lock ---- */
 
-static int set_int(void *socket, int option, int value) { return zp_zmq.setsockopt_(socket, option, &value, sizeof value); }
-
 static void drop(zp_channel *c) {
     if (c->socket) zp_zmq.close_(c->socket);
     c->socket = NULL;
@@ -33,9 +31,9 @@ static int connect_socket(zp_channel *c) {
     const int64_t largest = LARGEST_FRAME;
     if (c->socket) return 0;
     if (atomic_load(&c->closed)) return ENOTSOCK;
-    if ((c->socket = zp_zmq.socket_(c->context, ZMQ_DEALER)) && set_int(c->socket, ZMQ_LINGER, 0) == 0 &&
-        set_int(c->socket, ZMQ_IPV6, c->ipv6) == 0 && set_int(c->socket, ZMQ_RCVHWM, QUEUED) == 0 &&
-        set_int(c->socket, ZMQ_TCP_KEEPALIVE, 1) == 0 &&
+    if ((c->socket = zp_zmq.socket_(c->context, ZMQ_DEALER)) && zp_set_int(c->socket, ZMQ_LINGER, 0) == 0 &&
+        zp_set_int(c->socket, ZMQ_IPV6, c->ipv6) == 0 && zp_set_int(c->socket, ZMQ_RCVHWM, QUEUED) == 0 &&
+        zp_set_int(c->socket, ZMQ_TCP_KEEPALIVE, 1) == 0 &&
         zp_zmq.setsockopt_(c->socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest) == 0 && zp_zmq.connect_(c->socket, c->endpoint) == 0)
         return 0;
     const int error = zp_zmq.errno_();

@@ -1,5 +1,6 @@
 #include "sockets.h"
 #include "cursor.h"
+#include "listener.h"
 #include "messages.h"
 #include <string.h>
 
@@ -7,17 +8,15 @@
 #define LARGEST_FRAME ((int64_t)ZP_MAX_SIZE)
 #define WATCHED (ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED)
 
-static int set_int(void *socket, int option, int value) { return zp_zmq.setsockopt_(socket, option, &value, sizeof value); }
-
 static int configure(void *socket, const zp_source *source, const zp_receiver_settings *s) {
     const int64_t largest = LARGEST_FRAME;
-    int bad = set_int(socket, ZMQ_RCVHWM, s->rcvhwm) | set_int(socket, ZMQ_LINGER, 0) | set_int(socket, ZMQ_TCP_KEEPALIVE, 1) |
-              set_int(socket, ZMQ_RECONNECT_IVL, s->reconnect_ms) | set_int(socket, ZMQ_RECONNECT_IVL_MAX, s->reconnect_max_ms) |
+    int bad = zp_set_int(socket, ZMQ_RCVHWM, s->rcvhwm) | zp_set_int(socket, ZMQ_LINGER, 0) | zp_set_int(socket, ZMQ_TCP_KEEPALIVE, 1) |
+              zp_set_int(socket, ZMQ_RECONNECT_IVL, s->reconnect_ms) | zp_set_int(socket, ZMQ_RECONNECT_IVL_MAX, s->reconnect_max_ms) |
               zp_zmq.setsockopt_(socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
-    if (source->ipv6) bad |= set_int(socket, ZMQ_IPV6, 1);
-    if (s->keepalive_idle >= 0) bad |= set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, s->keepalive_idle);
-    if (s->keepalive_interval >= 0) bad |= set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, s->keepalive_interval);
-    if (s->heartbeat_ms > 0) bad |= set_int(socket, ZMQ_HEARTBEAT_IVL, s->heartbeat_ms);
+    if (source->ipv6) bad |= zp_set_int(socket, ZMQ_IPV6, 1);
+    if (s->keepalive_idle >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, s->keepalive_idle);
+    if (s->keepalive_interval >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, s->keepalive_interval);
+    if (s->heartbeat_ms > 0) bad |= zp_set_int(socket, ZMQ_HEARTBEAT_IVL, s->heartbeat_ms);
     return bad ? -1 : 0;
 }
 
@@ -34,7 +33,7 @@ static int watch(zp_source *source, void *context) {
     snprintf(address, sizeof address, "inproc://zmqpub-source-%p-%u", (void *)source, atomic_fetch_add(&number, 1));
     if (zp_zmq.socket_monitor_(source->socket, address, WATCHED) < 0) return -1;
     if (!(source->monitor = zp_zmq.socket_(context, ZMQ_PAIR))) return -1;
-    return set_int(source->monitor, ZMQ_LINGER, 0) < 0 ? -1 : zp_zmq.connect_(source->monitor, address);
+    return zp_set_int(source->monitor, ZMQ_LINGER, 0) < 0 ? -1 : zp_zmq.connect_(source->monitor, address);
 }
 
 int zp_source_open(zp_source *source, const zp_receiver_settings *settings, void *context) {
