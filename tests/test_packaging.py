@@ -97,13 +97,15 @@ def test_pyzmq_is_the_only_dependency(metadata: Message) -> None:
     requirements = metadata.get_all("Requires-Dist") or []
     core = [line for line in requirements if "extra ==" not in line]
     assert [line.split(">")[0] for line in core] == ["pyzmq"]
-    assert "cli" in (metadata.get_all("Provides-Extra") or [])
+    assert {"cli", "testing"} <= set(metadata.get_all("Provides-Extra") or [])
 
 
-def test_command_is_installed(wheel: Path) -> None:
+def test_command_and_pytest_plugin_are_installed(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert "zmqpub = zmqpub.cli:main" in archive.read(name).decode()
+        entry_points = archive.read(name).decode()
+    assert "[console_scripts]\nzmqpub = zmqpub.cli:main" in entry_points
+    assert "[pytest11]\nzmqpub = zmqpub.pytest_plugin" in entry_points
 
 
 def test_sdist_builds_tests_and_documents_itself(dist: Path) -> None:

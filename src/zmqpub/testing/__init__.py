@@ -4,7 +4,7 @@ FaultyPublisher   real sockets, and every fault that a subscriber has to survive
 RegtestChain      blocks, reorganizations and a mempool, when a test asks for them
 Relay             the network between any publisher and its subscribers: slow, dead, cut off
 
-``zmqpub.testing.plugin`` is a pytest plugin with fixtures of these; nothing else here needs pytest.
+``zmqpub.pytest_plugin`` is a pytest plugin with fixtures of these; nothing else here needs pytest.
 """
 
 from zmqpub.testing.chain import RegtestChain

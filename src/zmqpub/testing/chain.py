@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from random import Random
 
 from zmqpub._fast import Block, Transaction
-from zmqpub.sources.events import BlockConnected, BlockDisconnected, Event, EventSink, hand_over
+from zmqpub.errors import RepairError
+from zmqpub.repair import HeaderInfo, MempoolSnapshot
+from zmqpub.sources.events import BlockConnected, Event, EventSink, hand_over
 from zmqpub.sources.regtest.chain import RegtestChain as Simulation
 from zmqpub.sources.regtest.coins import Resolved
 from zmqpub.sources.regtest.traffic import Traffic
@@ -16,7 +18,7 @@ from zmqpub.sources.regtest.traffic import Traffic
 __all__ = ["RegtestChain"]
 
 _UNDO_DEPTH = 1_000
-_COINS = 200
+_COINS = 4_000
 _START_TIME = 1_735_689_600  # 1 January 2025
 
 
@@ -27,13 +29,15 @@ class RegtestChain:
     the method that caused it returns, in the order and with the mempool sequence numbers of Bitcoin Core. It begins at a
     height of about a hundred, with coins to spend; the blocks up to there are not told. The same ``seed`` and calls give
     the same chain, byte for byte. Any thread may call any method.
+
+    It is a `zmqpub.Repair`, too: it answers what a node would be asked, of any block since regtest's first, in any branch.
     """
 
     def __init__(self, *sinks: EventSink, seed: int = 0) -> None:
         self._lock = threading.RLock()
         self._sinks: list[EventSink] = []
         self._blocks: dict[bytes, tuple[int, Block]] = {}
-        self._confirmed: dict[bytes, Transaction] = {}
+        self._reachable = True
         self.events: list[Event] = []
         """All that was told, in order, whoever listened."""
         self._simulation = Simulation(self._take, start_time=_START_TIME, undo_depth=_UNDO_DEPTH)
@@ -181,6 +185,57 @@ class RegtestChain:
         with self._lock:
             self._simulation.mempool.next_sequence += numbers
 
+    # What a node would answer
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Meanwhile, every question below is answered with RepairError."""
+        self._reachable = False
+        try:
+            yield
+        finally:
+            self._reachable = True
+
+    def get_best_block_hash(self) -> bytes:
+        """The tip's hash."""
+        with self._answering():
+            return self.tip.hash
+
+    def get_block(self, block_hash: bytes, /) -> Block:
+        """Any block that ever was in this chain."""
+        with self._answering():
+            return self._known(block_hash)[1]
+
+    def get_block_header(self, block_hash: bytes, /) -> HeaderInfo:
+        """The height and the parent of such a block."""
+        with self._answering():
+            height, block = self._known(block_hash)
+            return HeaderInfo(height, block.header.prev_hash)
+
+    def get_mempool(self) -> MempoolSnapshot:
+        """What waits, and `mempool_sequence`."""
+        with self._answering():
+            return MempoolSnapshot([entry.txid for entry in self._simulation.mempool], self.mempool_sequence)
+
+    def get_transaction(self, txid: bytes, /) -> Transaction | None:
+        """One that waits."""
+        with self._answering():
+            entry = self._simulation.mempool.get(txid)
+            return None if entry is None else entry.transaction
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        if not self._reachable:
+            raise RepairError("the node does not answer")
+        with self._lock:
+            yield
+
+    def _known(self, block_hash: bytes) -> tuple[int, Block]:
+        try:
+            return self._blocks[block_hash]
+        except KeyError:
+            raise RepairError(f"block {block_hash.hex()} is not known") from None
+
     # Inside
 
     def _waiting(self, txid: bytes) -> Resolved:
@@ -201,10 +256,6 @@ class RegtestChain:
         """What the simulation tells."""
         if isinstance(event, BlockConnected):
             self._blocks[event.block.hash] = (event.height, event.block)
-            self._confirmed.update({transaction.txid: transaction for transaction in event.block})
-        elif isinstance(event, BlockDisconnected):
-            for transaction in event.block:
-                self._confirmed.pop(transaction.txid, None)
         self.events.append(event)
         for sink in self._sinks:
             hand_over(event, sink)
