@@ -1,11 +1,38 @@
 # Included by _fast.pyx: what the consumer takes, and how far it has come.
 
-# How far the consumer has come with one topic of one source.
+# How far the consumer has come with one topic of one source. Counters wrap, so "behind" has a beginning: what was repaired
+# since the last live message. Whatever is not within that is ahead, and never skipped in silence.
 cdef struct Progress:
     uint32_t next           # the counter after the last that was handed out
+    uint32_t skip_from      # live messages from here to next were repaired
     uint32_t announced      # the counter of the message before which a gap was handed out
     bint known              # is next known?
     bint has_announced
+
+
+cdef inline bint _is_behind(Progress *p, uint32_t counter) noexcept:
+    return p.known and <uint32_t>(counter - p.skip_from) < <uint32_t>(p.next - p.skip_from)
+
+
+cdef inline void _handed_out(Progress *p, uint32_t counter, bint repaired) noexcept:
+    if not repaired:
+        p.skip_from = counter + 1
+    elif counter != p.next or p.skip_from == p.next:
+        p.skip_from = counter
+    p.next = counter + 1
+    p.known = True
+    p.has_announced = False
+
+
+cdef void _set_progress(Progress *p, uint32_t next) noexcept:
+    """To where somebody says it is: what is behind then is skipped."""
+    if not p.known:
+        p.skip_from = next + (<uint32_t>1 << 31)
+    elif <int32_t>(next - p.next) < 0:
+        p.skip_from = next
+    p.next = next
+    p.known = True
+    p.has_announced = False
 
 
 @cython.final
@@ -64,7 +91,7 @@ cdef class Batch:
             elif e.kind == ZP_ENTRY_MESSAGE:
                 progress = self.receiver._progress(e.source, e.topic)
                 if not self.repaired and progress.known and e.counter != progress.next:
-                    if <int32_t>(e.counter - progress.next) < 0:
+                    if _is_behind(progress, e.counter):
                         self._pass(e)
                         continue
                     if not self.receiver.latest_only and not (progress.has_announced and progress.announced == e.counter):
@@ -88,9 +115,7 @@ cdef class Batch:
 
     cdef object _message(self, zp_entry *e, Progress *progress):
         made = _received(e, <str>self.receiver.addresses[e.source], self.repaired)
-        progress.next = e.counter + 1
-        progress.known = True
-        progress.has_announced = False
+        _handed_out(progress, e.counter, self.repaired)
         self._pass(e)
         return made
 
@@ -105,11 +130,7 @@ cdef class Batch:
         if e.topic == ZP_NO_TOPIC or not (e.kind == ZP_ENTRY_GAP or e.kind == ZP_ENTRY_MALFORMED and e.flags & ZP_HAS_COUNTER):
             return True
         progress = self.receiver._progress(e.source, e.topic)
-        if not progress.known:
-            return True
-        if e.kind == ZP_ENTRY_GAP:
-            return <int32_t>(<uint32_t>e.got - progress.next) > 0
-        return <int32_t>(e.counter - progress.next) >= 0
+        return not _is_behind(progress, <uint32_t>e.got - 1 if e.kind == ZP_ENTRY_GAP else e.counter)
 
     cdef tuple _tuple(self, zp_entry *e):
         cdef Progress *progress = NULL
@@ -118,7 +139,7 @@ cdef class Batch:
         if e.kind == ZP_ENTRY_GAP:
             progress = self.receiver._progress(s, e.topic)
             expected = <uint32_t>e.expected
-            if progress.known and <int32_t>(progress.next - expected) > 0:
+            if _is_behind(progress, expected):
                 expected = progress.next
             item = self._gap(e, progress, expected, <uint32_t>e.got)
         elif e.kind == ZP_ENTRY_RESTART:
@@ -142,16 +163,13 @@ cdef class Batch:
         return item
 
     cdef tuple _malformed(self, zp_entry *e):
-        cdef Progress *progress
         counter = e.counter if e.flags & ZP_HAS_COUNTER else None
         if e.topic == ZP_NO_TOPIC:
             name = PyBytes_FromStringAndSize(<const char *>e.name, e.length).decode("ascii", "backslashreplace")
         else:
             name = _TOPICS[e.topic].value
             if counter is not None:
-                progress = self.receiver._progress(e.source, e.topic)
-                progress.next = e.counter + 1
-                progress.known = True
+                _handed_out(self.receiver._progress(e.source, e.topic), e.counter, False)
         return "malformed", e.source, name, counter, _text(e.reason)
 
     def __iter__(self):

@@ -73,7 +73,6 @@ cdef class Receiver:
 
     cdef int _open(self, str address, str endpoint, bint ipv6, unsigned topics, expected) except -1:
         cdef size_t i = len(self.addresses)
-        cdef Progress *progress
         cdef int error
         self.addresses.append(address)
         self.topics.append(topics)
@@ -81,9 +80,7 @@ cdef class Receiver:
         if error:
             raise ConnectError(address, error, (<bytes>zp_zmq.strerror_(error)).decode())
         for topic, counter in expected.items():
-            progress = self._progress(i, self._checked_topic(i, topic))
-            progress.next = counter
-            progress.known = True
+            _set_progress(self._progress(i, self._checked_topic(i, topic)), counter)
             zp_receiver_expect(self.receiver, i, topic, counter)
         return 0
 
@@ -110,7 +107,7 @@ cdef class Receiver:
         for topic in range(5):
             if <unsigned>self.topics[source] & (1 << topic):
                 progress = self._progress(source, topic)
-                progress.next = 0
+                progress.next = progress.skip_from = 0
                 progress.known = True
                 progress.has_announced = False
         return 0
@@ -139,9 +136,10 @@ cdef class Receiver:
         """Set it, or with None forget it: the next message is handed out whatever its counter."""
         cdef int s = self._checked(source)
         cdef Progress *progress = self._progress(s, self._checked_topic(s, topic))
-        progress.known = counter is not None
-        progress.next = 0 if counter is None else counter
-        progress.has_announced = False
+        if counter is None:
+            progress.known = progress.has_announced = False
+        else:
+            _set_progress(progress, counter)
 
     def skip_before(self, source, uint32_t generation):
         """Live messages, gaps and restarts that an earlier connection than ``generation`` brought are skipped from now on."""
