@@ -170,7 +170,7 @@ def test_what_left_for_its_room_is_gone_and_the_rest_is_still_found() -> None:
     (epoch, _started, _current, first, end, notifiers) = _describe_history(rig.engine)[-1]
     assert first > 0
     assert end == 2000
-    events, size, _bound, appended, dropped, _oldest, retained, retained_bytes = rig.engine.journal_stats()
+    events, size, _bound, appended, dropped, _oldest, retained, retained_bytes, _recognized = rig.engine.journal_stats()
     assert (events, appended, dropped, retained) == (0, 2000, 0, end - first)
     assert size == retained_bytes <= 200_000
     assert _event_of_history(rig.engine, first - 1) == "gone"

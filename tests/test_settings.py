@@ -16,6 +16,9 @@ def test_defaults() -> None:
     assert dataclasses.asdict(Settings()) == {
         "journal_bytes": 268435456,
         "on_full": "wait",
+        "journal_path": None,
+        "journal_sync": "none",
+        "journal_restart": "continue",
         "stall_timeout": 5.0,
         "max_lag": 30.0,
         "slow_subscriber": "disconnect",
@@ -37,6 +40,11 @@ def test_frozen() -> None:
         ("journal_bytes", 1),
         ("journal_bytes", sys.maxsize),
         ("on_full", "drop"),
+        ("journal_path", "journal"),
+        ("journal_sync", "event"),
+        ("journal_sync", 0.5),
+        ("journal_sync", 10),
+        ("journal_restart", "new_epoch"),
         ("stall_timeout", 0.001),
         ("stall_timeout", 5),
         ("slow_subscriber", "drop"),
@@ -62,6 +70,14 @@ def test_accepted(name: str, value: Any) -> None:
         ("journal_bytes", sys.maxsize + 1),
         ("on_full", "block"),
         ("on_full", None),
+        ("journal_path", ""),
+        ("journal_path", b"journal"),
+        ("journal_path", "jour\0nal"),
+        ("journal_sync", "never"),
+        ("journal_sync", 0),
+        ("journal_sync", True),
+        ("journal_sync", None),
+        ("journal_restart", "resume"),
         ("stall_timeout", 0),
         ("stall_timeout", -1.0),
         ("stall_timeout", None),
@@ -96,3 +112,9 @@ def test_everything_at_once_with_nearest_names() -> None:
     assert "these are known: io_threads, journal_bytes" in alien.message
     assert "did you mean 'drop'?" in choice.message
     assert lag.option == "max_lag"
+
+
+def test_a_journal_file_has_a_least_size() -> None:
+    assert parse_settings({"journal_path": "journal", "journal_bytes": 1024 * 1024}).journal_bytes == 1024 * 1024
+    with pytest.raises(ConfigError, match="needs at least 1048576 bytes"):
+        parse_settings({"journal_path": "journal", "journal_bytes": 1024 * 1024 - 1})

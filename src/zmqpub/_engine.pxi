@@ -10,19 +10,59 @@ cdef uint64_t _nanoseconds(seconds) except? 0:
     return <uint64_t>(max(0.0, seconds) * 1e9)
 
 
+cdef dict _JOURNAL_HINTS = {
+    ZP_FILE_SYSTEM: "", ZP_FILE_IN_USE: "close that one, or give this one a file of its own",
+    ZP_FILE_NO_SPACE: "make room, or set a smaller journal_bytes",
+    ZP_FILE_VERSION_OTHER: "move the file away to begin a new journal; what it holds can't be replayed then",
+    ZP_FILE_DAMAGED: "move the file away to begin a new journal; what it holds can't be replayed then",
+    ZP_FILE_SIZE: "set that, or move the file away to begin a new journal; what it holds can't be replayed then",
+}
+
+
+cdef int _open_journal(Engine engine, size_t journal_bytes, double sync, bint go_on) except -1:
+    cdef zp_file_error error
+    cdef bytes path = os.fsencode(engine.journal_path)
+    cdef const char *name = path
+    cdef int result
+    with nogil: # to create it, or to read all that it holds
+        result = zp_history_open_file(engine.history, name, journal_bytes, sync, go_on, &error)
+    if result < 0:
+        raise JournalError(
+            engine.journal_path, error.offset, error.expected.decode(), error.got.decode(), _JOURNAL_HINTS[error.code], error.error
+        )
+    return 0
+
+
+cdef int _refuse_event(Engine engine, zp_body *body, int result) except -1:
+    if result == ZP_CLOSED:
+        raise ClosedError("the publisher was closed, or its ZeroMQ context was terminated")
+    if result == ZP_TOO_LARGE:
+        size = (<zp_body_fields *>body).size
+        raise JournalError(engine.journal_path, 0, "an event of at most half the ring", f"one of {size} bytes", "set a larger journal_bytes")
+    if result == ZP_FILE_FAILED:
+        error = (<zp_journal_fields *>engine.journal).file_error
+        raise JournalError(engine.journal_path, 0, "a file that can be written", os.strerror(error), "nothing was published", error)
+    raise MemoryError
+
+
 cdef class Engine:
     """The journal of one publisher, and what its endpoints share. Any thread may publish.
 
-    ``on_full``: 0 waits for room, 1 drops the oldest event. ``retain``: keep what was sent, within journal_bytes, for replay.
+    ``on_full``: 0 waits for room, 1 drops the oldest event. ``retain``: keep what was sent, within journal_bytes, for replay;
+    in a file where ``journal_path`` names one. ``journal_sync``: seconds, 0 for never, -1 for each event. ``go_on``: let counters
+    and epoch of the file go on where that can be. Raises JournalError for a file that can't be used.
     """
 
-    def __cinit__(self, Context context not None, size_t journal_bytes, int on_full, *, bint retain=False):
+    def __cinit__(self, Context context not None, size_t journal_bytes, int on_full, *, bint retain=False, str journal_path=None,
+                  double journal_sync=0.0, bint go_on=True):
         cdef bytes epoch = os.urandom(16)
         self.generation = zp_fork_generation()
         self.context = context
         self.journal = <zp_journal *>calloc(1, SIZEOF_JOURNAL)
         self.log = <zp_log *>calloc(1, SIZEOF_LOG)
-        if self.journal == NULL or self.log == NULL or zp_journal_init(self.journal, journal_bytes, on_full, retain) < 0:
+        if self.journal == NULL or self.log == NULL or zp_journal_init(
+            self.journal, journal_bytes, on_full, retain and journal_path is None
+        ) < 0:
             free(self.journal)
             self.journal = NULL
             raise MemoryError
@@ -30,6 +70,10 @@ cdef class Engine:
         self.history = zp_history_new(self.journal, <const uint8_t *>PyBytes_AS_STRING(epoch), int(time.time() * 1000))
         if self.history == NULL:
             raise MemoryError
+        if journal_path is not None:
+            self.journal_path = journal_path
+            self.syncs = journal_sync == ZP_SYNC_EVENT
+            _open_journal(self, journal_bytes, journal_sync, go_on)
 
     def __dealloc__(self):
         # A forked child leaves everything as it is: the locks may be held by threads that exist in the parent only.
@@ -54,17 +98,23 @@ cdef class Engine:
             self.check()
         if zp_body_any_released():
             _release_owners()
-        result = zp_journal_append(self.journal, kind, body, index, mempool_sequence)
+        result = self.append(kind, body, index, mempool_sequence)
         while result == ZP_FULL:
             with nogil:
                 zp_journal_wait_room(self.journal, WAIT_SLICE)
             PyErr_CheckSignals()
-            result = zp_journal_append(self.journal, kind, body, index, mempool_sequence)
-        if result == ZP_CLOSED:
-            raise ClosedError("the publisher was closed, or its ZeroMQ context was terminated")
-        if result == ZP_NO_MEMORY:
-            raise MemoryError
+            result = self.append(kind, body, index, mempool_sequence)
+        if result != ZP_OK:
+            _refuse_event(self, body, result)
         return 0
+
+    cdef int append(self, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence):
+        cdef int result
+        if not self.syncs: # then it takes microseconds, and to get the GIL back can take milliseconds
+            return zp_journal_append(self.journal, kind, body, index, mempool_sequence)
+        with nogil:
+            result = zp_journal_append(self.journal, kind, body, index, mempool_sequence)
+        return result
 
     cdef int publish_block(self, int kind, Block block) except -1:
         return self.publish_body(kind, block.body, 0, 0)
@@ -153,6 +203,24 @@ cdef class Engine:
         zp_history_epoch_id(self.history, epoch)
         return PyBytes_FromStringAndSize(<char *>epoch, 16)
 
+    def settle(self):
+        """All endpoints are there: whatever notifiers the journal file had besides end here."""
+        self.check()
+        if zp_history_settle(self.history) != ZP_OK:
+            raise MemoryError
+
+    def recovery(self):
+        """(events found in the journal file, events that its last end has lost, can the counters go on)."""
+        cdef zp_recovery r
+        self.check()
+        r = zp_history_recovery(self.history)
+        return r.events, r.lost, bool(r.may_continue)
+
+    def close_file(self):
+        """Close the journal file, once the endpoints are gone; it may take a sync."""
+        with nogil:
+            zp_history_close_file(self.history)
+
     def close_journal(self):
         """Refuse further events; what is in the journal stays for the endpoints."""
         zp_journal_close(self.journal)
@@ -163,11 +231,11 @@ cdef class Engine:
 
     def journal_stats(self):
         """(events, bytes, bound in bytes, events ever appended, events dropped, age of the oldest in seconds, events and bytes
-        that can be replayed)."""
+        that can be replayed, events recognized)."""
         cdef zp_journal_stats s
         self.check()
         zp_journal_get_stats(self.journal, &s)
-        return s.events, s.bytes, s.bound, s.appended, s.dropped_events, s.oldest_ns / 1e9, s.retained_events, s.retained_bytes
+        return s.events, s.bytes, s.bound, s.appended, s.dropped_events, s.oldest_ns / 1e9, s.retained_events, s.retained_bytes, s.recognized
 
     def take_log(self, double timeout):
         """The next thing that a sender has to say: (what, endpoint, peer, number, errno), None within ``timeout`` seconds.
@@ -181,6 +249,8 @@ cdef class Engine:
             result = zp_log_take(self.log, &record, timeout_ns)
         if zp_body_any_released():
             _release_owners()
+        if result <= 0 and (error := zp_history_take_sync_error(self.history)):
+            return "sync-failed", self.journal_path, "", 0, error
         if result < 0:
             raise StopIteration
         if result == 0:

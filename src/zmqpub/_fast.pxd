@@ -39,6 +39,8 @@ cdef class Engine:
     cdef zp_history *history    # owned; what the journal retains, by number
     cdef zp_log *log            # owned
     cdef readonly object context  # the zmq.Context that the sockets belong to
+    cdef readonly str journal_path  # None: the journal is in memory
+    cdef bint syncs             # each event, before the call returns
     cdef int generation         # zp_fork_generation() of the process it lives in
 
     # 0, or an exception (ClosedError, ForkedError, MemoryError). They wait, releasing the GIL, where the journal is full
@@ -46,8 +48,9 @@ cdef class Engine:
     cdef int publish_block(self, int kind, Block block) except -1
     cdef int publish_transaction(self, int kind, Transaction transaction, uint64_t mempool_sequence) except -1
     # Without the GIL, from raw bytes that are copied: 0, or -1 closed, -2 the journal is full (policy wait: try again),
-    # -3 no memory, -4 malformed, -5 in a forked child.
+    # -3 no memory, -4 malformed, -5 in a forked child, -6 larger than the journal file takes, -7 that file can't be written.
     cdef int publish_copy(self, int kind, const uint8_t *raw, size_t size, uint64_t mempool_sequence) noexcept nogil
+    cdef int append(self, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence)
     cdef int publish_body(self, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence) except -1
 
 

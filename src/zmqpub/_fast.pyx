@@ -28,7 +28,7 @@ from zmqpub._native cimport *
 
 import zmq.backend.cython._zmq as _pyzmq
 
-from zmqpub.errors import BindError, ClosedError, ConnectError, DecodeError, ForkedError, UnsupportedError
+from zmqpub.errors import BindError, ClosedError, ConnectError, DecodeError, ForkedError, JournalError, UnsupportedError
 from zmqpub.primitives import BlockHeader, TxIn, TxOut
 from zmqpub.stats import ReceiverStats, SourceStats
 from zmqpub.wire import SequenceLabel, Topic

@@ -1,7 +1,19 @@
 # Included by _fast.pyx: the history as Python sees it, for diagnosis and tests. Replay reads it in C.
 
+def _crc32c(bytes data not None, uint32_t crc=0, bint portable=False):
+    """CRC-32C of ``data``, which goes on from ``crc``; ``portable``: without the processor's instruction."""
+    if portable:
+        return zp_crc32c_portable(crc, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+    return zp_crc32c(crc, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+
+def _crc32c_backend():
+    """sse4.2, armv8 or portable."""
+    return zp_crc32c_backend().decode()
+
+
 cdef dict _HISTORY_STATES = {
-    ZP_OK: "ok", ZP_GONE: "gone", ZP_END: "end", ZP_UNKNOWN_EPOCH: "unknown-epoch", ZP_UNKNOWN_NOTIFIER: "unknown-notifier",
+    ZP_OK: "ok", ZP_GONE: "gone", ZP_END: "end", ZP_DAMAGED: "damaged", ZP_UNKNOWN_EPOCH: "unknown-epoch", ZP_UNKNOWN_NOTIFIER: "unknown-notifier",
 }
 
 
@@ -44,7 +56,7 @@ def _locate_in_history(Engine engine not None, bytes epoch not None, int notifie
 
 
 def _event_of_history(Engine engine not None, uint64_t event):
-    """(kind, body, mempool sequence, messages of each topic that its epoch made before it), or the state: gone or end.
+    """(kind, body, mempool sequence, messages of each topic that its epoch made before it), or the state: gone, end or damaged.
 
     body: the serialization of the block or transaction, or the 32 bytes of a txid.
     """

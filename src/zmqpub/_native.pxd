@@ -127,6 +127,11 @@ cdef extern from "journal.h" nogil:
         ZP_CLOSED
         ZP_FULL
         ZP_NO_MEMORY
+        ZP_TOO_LARGE
+        ZP_FILE_FAILED
+
+    ctypedef struct zp_journal_fields "zp_journal":
+        int file_error
 
     const size_t SIZEOF_JOURNAL "sizeof(zp_journal)"
 
@@ -137,6 +142,7 @@ cdef extern from "journal.h" nogil:
         uint64_t appended
         uint64_t dropped_events
         uint64_t oldest_ns
+        uint64_t recognized
         uint64_t retained_events
         uint64_t retained_bytes
 
@@ -163,7 +169,42 @@ cdef extern from "journal.h" nogil:
     void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out) noexcept
 
 
+cdef extern from "journal_file.h" nogil:
+    enum:
+        ZP_FILE_SYSTEM
+        ZP_FILE_IN_USE
+        ZP_FILE_NO_SPACE
+        ZP_FILE_VERSION_OTHER
+        ZP_FILE_DAMAGED
+        ZP_FILE_SIZE
+
+    const double ZP_SYNC_EVENT
+
+    ctypedef struct zp_file_error:
+        int code
+        int error
+        uint64_t offset
+        char expected[128]
+        char got[128]
+
+
+cdef extern from "crc32c.h" nogil:
+    uint32_t zp_crc32c(uint32_t crc, const void *data, size_t size) noexcept
+    uint32_t zp_crc32c_portable(uint32_t crc, const void *data, size_t size) noexcept
+    const char *zp_crc32c_backend() noexcept
+
+
 cdef extern from "history.h" nogil:
+    ctypedef struct zp_recovery:
+        uint64_t events
+        uint64_t lost
+        int may_continue
+
+    int zp_history_open_file(zp_history *h, const char *path, uint64_t journal_bytes, double sync, bint go_on, zp_file_error *error) noexcept
+    int zp_history_settle(zp_history *h) noexcept
+    void zp_history_close_file(zp_history *h) noexcept
+    zp_recovery zp_history_recovery(zp_history *h) noexcept
+    int zp_history_take_sync_error(zp_history *h) noexcept
     enum:
         ZP_GONE
         ZP_END

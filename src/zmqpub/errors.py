@@ -7,6 +7,7 @@
     ├── BindError (OSError)            an address that could not be bound
     ├── ConnectError (OSError)         an address that libzmq cannot connect to, ever
     ├── DecodeError (ValueError)       bytes that are no block, transaction or notification
+    ├── JournalError                   a journal file that cannot be used
     ├── ClosedError                    a call on a publisher or subscriber that was closed (also called SubscriberClosed)
     │   └── ForkedError                … that belongs to the parent of this process
     ├── SourceError                    a source of events that cannot go on
@@ -35,6 +36,7 @@ __all__ = [
     "DamagedRecordError",
     "DecodeError",
     "ForkedError",
+    "JournalError",
     "RefusedTransactionError",
     "RepairError",
     "SourceError",
@@ -131,6 +133,27 @@ class DecodeError(ZmqPubError, ValueError):
 
     def __reduce__(self) -> tuple[type[DecodeError], tuple[str, int, str, str]]:
         return type(self), (self.what, self.offset, self.expected, self.got)
+
+
+class JournalError(ZmqPubError):
+    """A journal file (``journal_path``) that cannot be used: damaged, of another version or size, in use, or without room.
+
+    ``offset`` is where in the file the trouble is, ``expected`` what should be there and ``got`` what is, ``hint`` what can
+    be done, all as short texts; ``errno`` is the operating system's, 0 where it has no part in it.
+    """
+
+    def __init__(self, path: str, offset: int, expected: str, got: str, hint: str = "", errno: int = 0) -> None:
+        self.path = path
+        self.offset = offset
+        self.expected = expected
+        self.got = got
+        self.hint = hint
+        self.errno = errno
+        advice = f"; {hint}" if hint else ""
+        super().__init__(f"{path}: at offset {offset}: expected {expected}, got {got}{advice}")
+
+    def __reduce__(self) -> tuple[type[JournalError], tuple[str, int, str, str, str, int]]:
+        return type(self), (self.path, self.offset, self.expected, self.got, self.hint, self.errno)
 
 
 class ClosedError(ZmqPubError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import logging
 import os
 import socket
 import threading
@@ -36,6 +37,8 @@ _SLOW_SUBSCRIBER = {"disconnect": 0, "drop": 1, "wait": 2}
 _SHARES = (0.5, 0.9, 0.99, 0.999)
 
 _UNSET: Any = object()
+
+_log = logging.getLogger("zmqpub")
 
 _open_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
 
@@ -108,11 +111,12 @@ class Publisher:
         self._order = list(config.notifiers)
         self._own_context = context is None
         self._context: zmq.Context[Any] = zmq.Context(self.settings.io_threads) if context is None else context
-        self.engine = Engine(self._context, self.settings.journal_bytes, _ON_FULL[self.settings.on_full])
         try:
+            self.engine = _make_engine(self._context, self.settings, retain=config.replay is not None)
             self._running = [self._open(endpoint) for endpoint in config.endpoints()]
             for running in self._running:
                 running.endpoint.start([_INDEX[notifier.topic] for notifier in running.notifiers], running.address)
+            self.engine.settle()
         except BaseException:
             self._abandon()
             raise
@@ -237,7 +241,7 @@ class Publisher:
             NotifierStats(notifier.topic, one.address, notifier.hwm, *_counts(one.endpoint.notifier_stats(_INDEX[notifier.topic])))
             for notifier, one in self._rows()
         ]
-        journal = JournalStats(*self.engine.journal_stats())
+        journal = JournalStats(*self.engine.journal_stats(), self.engine.journal_path)
         return Stats(tuple(notifiers), tuple(_endpoint_stats(one) for one in running), journal)
 
     # ---- the end ----
@@ -269,6 +273,7 @@ class Publisher:
             for one in running:
                 one.endpoint.stop(0)
                 one.endpoint.join()
+            self.engine.close_file()
             self._reporter.close()
             self._end_context()
 
@@ -352,8 +357,36 @@ class Publisher:
             running.endpoint.stop(0)
             running.endpoint.join()
         self._running.clear()
+        if hasattr(self, "engine"):
+            self.engine.close_file()
         if self._own_context:
             self._context.destroy(linger=0)
+
+
+def _make_engine(context: zmq.Context[Any], settings: Settings, *, retain: bool) -> Engine:
+    """The journal, in its file where there is one; what was found there is logged."""
+    sync = {"none": 0.0, "event": -1.0}.get(str(settings.journal_sync))
+    engine = Engine(
+        context,
+        settings.journal_bytes,
+        _ON_FULL[settings.on_full],
+        retain=retain,
+        journal_path=settings.journal_path,
+        journal_sync=float(settings.journal_sync) if sync is None else sync,
+        go_on=settings.journal_restart == "continue",
+    )
+    if settings.journal_path is not None:
+        _report_recovery(settings.journal_path, *engine.recovery())
+    return engine
+
+
+def _report_recovery(path: str, events: int, lost: int, may_continue: bool) -> None:
+    if lost:
+        _log.warning("%s: %d events at its end cannot be read and were cut; a new epoch begins", path, lost)
+    elif not may_continue:
+        _log.warning("%s: the machine went down while it was open, so that its end may be missing; a new epoch begins", path)
+    if events:
+        _log.info("%s: holds %d events of before", path, events)
 
 
 def _counts(row: tuple[int, int, int, int, bool]) -> tuple[int, int, int, int, bool]:

@@ -55,6 +55,8 @@ def _report(what: str, endpoint: str, peer: str, number: int, errno: int) -> Non
         _log.warning("%s: a subscriber does not keep up and cannot or shall not be disconnected; dropping its messages", endpoint)
     elif what == "dropped":
         _log.warning("%s: dropped %d messages, as the journal is full", endpoint, number)
+    elif what == "sync-failed":
+        _log.error("%s: the journal could not be synced: %s; it would not survive a loss of power", endpoint, os.strerror(errno))
     elif what == "terminated":
         _log.error("%s: the ZeroMQ context was terminated; the publisher is closed", endpoint)
     else:

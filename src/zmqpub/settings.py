@@ -10,8 +10,9 @@ from typing import Any, Final, Literal, get_args
 
 from zmqpub.errors import ConfigError, ConfigProblem
 
-__all__ = ["OnFull", "Settings", "SlowSubscriber", "parse_settings"]
+__all__ = ["LEAST_JOURNAL_FILE", "JournalRestart", "OnFull", "Settings", "SlowSubscriber", "parse_settings"]
 
+JournalRestart = Literal["continue", "new_epoch"]
 OnFull = Literal["wait", "drop"]
 SlowSubscriber = Literal["disconnect", "drop", "wait"]
 
@@ -19,6 +20,8 @@ _MAX_SECONDS: Final = 2_147_483
 """What fits into libzmq's milliseconds, an int: almost 25 days."""
 _MAX_KEEPALIVE: Final = 32_767
 """The most seconds that Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL."""
+LEAST_JOURNAL_FILE: Final = 1024 * 1024
+"""Bytes: a journal file's head takes 192 KiB of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +29,18 @@ class Settings:
     """How a publisher behaves. ConfigError, with everything that is wrong, for values that make no sense."""
 
     journal_bytes: int = 256 * 1024 * 1024
-    """The bound of the journal in bytes: what is published and not yet sent to everybody."""
+    """The bound of the journal in bytes: what is published and not yet sent to everybody, and what is kept for replay. With
+    ``journal_path`` the size of that file, too."""
     on_full: OnFull = "wait"
     """What a call does at that bound: ``wait`` for room, or ``drop`` the oldest events and count them."""
+    journal_path: str | None = None
+    """A file of ``journal_bytes`` in which what was published outlives the process, to be replayed; None keeps it in memory."""
+    journal_sync: Literal["none", "event"] | float = "none"
+    """What survives a loss of power: ``none``, what the system happened to write; ``event``, all, as each call waits for the
+    disk; or what is older than so many seconds, by a sync in the background. All survives the end of the process."""
+    journal_restart: JournalRestart = "continue"
+    """Whether a publisher that finds a journal file goes on with its epoch and counters (where nothing is missing in it), or
+    begins a new epoch (``new_epoch``), with all counters at 0."""
     stall_timeout: float = 5.0
     """Seconds after which a subscriber that takes nothing is slow."""
     max_lag: float = 30.0
@@ -48,6 +60,8 @@ class Settings:
         problems = [
             *_integer(self, "journal_bytes", 1, sys.maxsize, "bytes"),
             *_choice(self, "on_full", get_args(OnFull)),
+            *_journal_file(self),
+            *_choice(self, "journal_restart", get_args(JournalRestart)),
             *_seconds(self, "stall_timeout", 0.001),
             *_seconds(self, "max_lag", 0.001),
             *_choice(self, "slow_subscriber", get_args(SlowSubscriber)),
@@ -88,6 +102,25 @@ def _integer(settings: Settings, name: str, least: int, most: int, unit: str) ->
     if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
         return []
     return [ConfigProblem(name, repr(value), f"expected a whole number of {unit} from {least} to {most}")]
+
+
+def _journal_file(settings: Settings) -> list[ConfigProblem]:
+    problems = []
+    if settings.journal_path is not None:
+        problems += _path(settings.journal_path)
+        if isinstance(settings.journal_bytes, int) and 0 < settings.journal_bytes < LEAST_JOURNAL_FILE:
+            expected = f"a journal file (journal_path) needs at least {LEAST_JOURNAL_FILE} bytes"
+            problems.append(ConfigProblem("journal_bytes", repr(settings.journal_bytes), expected))
+    if settings.journal_sync not in ("none", "event") and _seconds(settings, "journal_sync", 0.001):
+        expected = f"expected 'none', 'event' or seconds from 0.001 to {_MAX_SECONDS}"
+        problems.append(ConfigProblem("journal_sync", repr(settings.journal_sync), expected))
+    return problems
+
+
+def _path(path: object) -> list[ConfigProblem]:
+    if not isinstance(path, str) or not path or "\0" in path:
+        return [ConfigProblem("journal_path", repr(path), "expected the path of a file as a string")]
+    return []
 
 
 def _seconds(settings: Settings, name: str, least: float) -> list[ConfigProblem]:

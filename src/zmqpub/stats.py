@@ -28,7 +28,8 @@ class NotifierStats:
     hwm: int
     """As configured; the socket's own is that of the first notifier on it."""
     published: int
-    """Messages that its events have made since it was added; modulo 2**32 this is the next counter."""
+    """Messages that its events have made since it was added, in this process; modulo 2**32 this is the next counter, unless
+    that went on from a journal file."""
     sent: int
     """Handed to libzmq, for everyone who had subscribed."""
     unwanted: int
@@ -102,6 +103,10 @@ class JournalStats:
     """Events that can be replayed, ``events`` among them; 0 where nothing is retained."""
     retained_bytes: int = 0
     """What these take."""
+    recognized: int = 0
+    """Events that were handed over again after a restart, and skipped, as the journal file had them."""
+    path: str | None = None
+    """The journal file; None for a journal in memory."""
 
 
 @dataclass(frozen=True, slots=True)

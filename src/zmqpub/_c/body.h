@@ -41,6 +41,7 @@ struct zp_body {
     uint8_t hash[32];                     /* of a block: display order, once block_hashed; of a transaction: its txid */
     zp_body *next;                        /* on the list of released bodies */
     _Atomic(void *) journal;              /* the journal that counts its bytes (journal.c); NULL when none does */
+    atomic_uint_least64_t file_key;       /* where a journal file has it (journal_records.c); 0 when none has */
     size_t journal_events;                /* how many of that journal's events hold it; guarded by that journal's lock */
 };
 

@@ -1,4 +1,6 @@
 #include "history.h"
+#include "recognize.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,6 +8,8 @@ struct zp_history {
     pthread_mutex_t lock;     /* of epochs; taken before the journal's */
     zp_journal *journal;      /* borrowed */
     zp_epochs epochs;
+    zp_journal_file file;     /* where journal->file is set */
+    zp_recovery recovery;
 };
 
 zp_history *zp_history_new(zp_journal *j, const uint8_t epoch[ZP_EPOCH_BYTES], uint64_t started_ms) {
@@ -18,6 +22,7 @@ zp_history *zp_history_new(zp_journal *j, const uint8_t epoch[ZP_EPOCH_BYTES], u
 }
 
 void zp_history_free(zp_history *h) {
+    zp_history_close_file(h);
     zp_epochs_free(&h->epochs);
     pthread_mutex_destroy(&h->lock);
     free(h);
@@ -46,17 +51,98 @@ typedef struct {
 
 static zp_span held(const zp_history *h) {
     const zp_journal *j = h->journal;
+    if (j->file) return (zp_span){j->file->begin.at, j->file->end.at};
     return (zp_span){j->retain ? zp_journal_begin_locked(j) : j->end, j->end};
 }
 
+/* ---- the file ---- */
+
+/* Into the file, if there is one. The oldest epochs make room for the current one, which may be too large all the same. */
+static int save(zp_history *h) {
+    int result = ZP_OK;
+    while (h->journal->file && (result = zp_file_save_epochs(h->journal->file, &h->epochs)) == ZP_NO_ROOM && h->epochs.count > 1)
+        zp_epochs_forget_oldest(&h->epochs);
+    return result;
+}
+
+static void go_on_or_begin(zp_history *h, zp_epochs *found, int go_on) {
+    const zp_epoch begun = *zp_epochs_current(&h->epochs);
+    zp_epochs_cut(found, &h->file.end.at);
+    h->epochs = *found;
+    if (!go_on || !h->file.may_continue || !found->count) zp_epochs_begin(&h->epochs, begun.id, begun.started_ms, &h->file.end.at);
+}
+
+int zp_history_open_file(zp_history *h, const char *path, uint64_t journal_bytes, double sync, int go_on, zp_file_error *error) {
+    zp_epochs found = {.count = 0};
+    zp_journal *j = h->journal;
+    if (zp_journal_file_open(&h->file, path, journal_bytes, sync, &found, error) < 0) {
+        zp_epochs_free(&found);
+        return -1;
+    }
+    const int is_new = found.count == 0;
+    h->recovery = (zp_recovery){h->file.end.at.event - h->file.begin.at.event, h->file.lost_events, is_new || h->file.may_continue};
+    go_on_or_begin(h, &found, go_on);
+    j->file = &h->file;
+    j->in_file = 1;
+    j->end = h->file.end.at;
+    j->tail = j->began = j->end.event;
+    j->recognizer = zp_recognizer_new(&h->file);
+    if (!j->recognizer) return zp_file_fail(error, ZP_FILE_SYSTEM, ENOMEM, 0, "memory to know its events again", "none");
+    save(h);
+    return 0;
+}
+
+void zp_history_close_file(zp_history *h) {
+    zp_journal *j = h->journal;
+    zp_journal_stats last;
+    zp_journal_get_stats(j, &last);
+    pthread_mutex_lock(&h->lock);
+    pthread_mutex_lock(&j->writer);
+    pthread_mutex_lock(&j->lock);
+    j->final_events = last.retained_events;
+    j->final_bytes = last.retained_bytes;
+    const int open = j->file != NULL;
+    j->file = NULL;
+    pthread_mutex_unlock(&j->lock);
+    pthread_mutex_unlock(&j->writer);
+    if (open) zp_journal_file_close(&h->file);
+    pthread_mutex_unlock(&h->lock);
+}
+
+int zp_history_settle(zp_history *h) {
+    zp_history_lock(h);
+    zp_epochs_end_notifiers(&h->epochs, &h->journal->end, 0);
+    const int result = save(h);
+    zp_history_unlock(h);
+    return result;
+}
+
+zp_recovery zp_history_recovery(zp_history *h) { return h->recovery; }
+
+int zp_history_take_sync_error(zp_history *h) { return atomic_exchange(&h->file.sync_error, 0); }
+
 /* ---- notifiers that come and go ---- */
+
+/* One that this epoch had before the restart goes on. */
+static zp_epoch_notifier *claim(zp_history *h, int topic, const char *address) {
+    zp_epoch_notifier *n = zp_epochs_find(&h->epochs, topic, address);
+    if (!n || n->claimed) return NULL;
+    n->claimed = 1;
+    return n;
+}
 
 int zp_history_begin_notifier(zp_history *h, int topic, const char *address, zp_position *at, uint64_t *base) {
     *at = h->journal->end;
     zp_epochs_forget(&h->epochs, held(h).begin.event);
-    if (zp_epochs_current(&h->epochs)->next_id == ZP_MOST_NOTIFIERS) return ZP_NO_ROOM;
-    const zp_epoch_notifier *n = zp_epochs_add(&h->epochs, topic, address, at);
-    if (!n) return ZP_NO_MEMORY;
+    const zp_epoch_notifier *n = claim(h, topic, address);
+    if (!n) {
+        if (zp_epochs_current(&h->epochs)->next_id == ZP_MOST_NOTIFIERS) return ZP_NO_ROOM;
+        if (!(n = zp_epochs_add(&h->epochs, topic, address, at))) return ZP_NO_MEMORY;
+        if (save(h) != ZP_OK) {
+            zp_epochs_current(&h->epochs)->count--;
+            return ZP_NO_ROOM;
+        }
+    }
     *base = n->base;
     return ZP_OK;
 }
@@ -67,6 +153,7 @@ int zp_history_end_notifier(zp_history *h, int topic, const char *address, zp_po
     if (n) {
         n->active = 0;
         n->until = *at;
+        save(h);
     }
     return ZP_OK;
 }
@@ -168,7 +255,7 @@ static int find(const zp_epochs *e, const uint8_t id[ZP_EPOCH_BYTES], uint16_t n
 
 /* The event in [first, end) that makes message `count` of a topic, counted over the journal's whole life: the last one with
  * no more than that before it. The journal's lock held. */
-static uint64_t search(const zp_history *h, uint64_t first, uint64_t end, int topic, uint64_t count) {
+static uint64_t search_memory(const zp_history *h, uint64_t first, uint64_t end, int topic, uint64_t count) {
     while (end - first > 1) {
         const uint64_t middle = first + (end - first) / 2;
         if (zp_messages_before(&zp_journal_at_locked(h->journal, middle)->at, topic) <= count) first = middle;
@@ -177,19 +264,41 @@ static uint64_t search(const zp_history *h, uint64_t first, uint64_t end, int to
     return first;
 }
 
+/* Where message `number` of a notifier is to be looked for; with the journal's lock. */
+static int narrow(const zp_span *s, const zp_epoch_notifier *n, uint64_t number, uint64_t *event) {
+    if (number >= zp_messages_before(&s->end, n->topic) - n->base) return *event = s->end.event, ZP_END;
+    if (number < zp_messages_before(&s->begin, n->topic) - n->base) return *event = s->begin.event, ZP_GONE;
+    return ZP_OK;
+}
+
+/* The same in the file, whose records are looked at without the journal's lock. */
+static int search_file(zp_history *h, const zp_record_place *run, const zp_span *s, int topic, uint64_t count, uint64_t *event) {
+    const int result = zp_file_search(h->journal->file, run, s->end.event, topic, count, event);
+    if (result != ZP_DAMAGED) return result;
+    pthread_mutex_lock(&h->journal->lock);
+    const zp_position begin = held(h).begin;
+    pthread_mutex_unlock(&h->journal->lock);
+    if (begin.event <= run->at.event) return ZP_DAMAGED;
+    *event = begin.event; /* it left while it was looked for */
+    return ZP_GONE;
+}
+
 int zp_history_locate(zp_history *h, const uint8_t epoch[ZP_EPOCH_BYTES], uint16_t notifier, uint64_t number, uint64_t *event) {
     size_t i;
     const zp_epoch_notifier *n;
     pthread_mutex_lock(&h->lock);
     int result = find(&h->epochs, epoch, notifier, &i, &n);
     if (result == ZP_OK) {
-        pthread_mutex_lock(&h->journal->lock);
+        zp_journal *j = h->journal;
+        zp_record_place run = {0};
+        pthread_mutex_lock(&j->lock);
         const zp_span all = held(h), part = epoch_span(&h->epochs, i, &all), s = notifier_span(n, &part);
-        const uint64_t first = zp_messages_before(&s.begin, n->topic) - n->base, next = zp_messages_before(&s.end, n->topic) - n->base;
-        if (number >= next) *event = s.end.event, result = ZP_END;
-        else if (number < first) *event = s.begin.event, result = ZP_GONE;
-        else *event = search(h, s.begin.event, s.end.event, n->topic, number + n->base);
-        pthread_mutex_unlock(&h->journal->lock);
+        const int in_file = j->file != NULL;
+        result = narrow(&s, n, number, event);
+        if (result == ZP_OK && in_file) run = zp_file_run_of_count(j->file, n->topic, number + n->base);
+        else if (result == ZP_OK) *event = search_memory(h, s.begin.event, s.end.event, n->topic, number + n->base);
+        pthread_mutex_unlock(&j->lock);
+        if (result == ZP_OK && in_file) result = search_file(h, &run, &s, n->topic, number + n->base, event);
     }
     pthread_mutex_unlock(&h->lock);
     return result;
@@ -204,22 +313,41 @@ static const zp_epoch *epoch_of(const zp_epochs *e, uint64_t event) {
     return NULL;
 }
 
-int zp_history_get(zp_history *h, uint64_t event, zp_event *out, uint64_t before[ZP_TOPICS]) {
-    int result = ZP_OK;
-    pthread_mutex_lock(&h->lock);
+static int in_memory(const zp_journal *j, uint64_t event) { return event >= j->tail && event < j->end.event; }
+
+/* From the file; what is no longer there may have left while it was read. */
+static int read_file(zp_history *h, const zp_record_place *run, uint64_t event, zp_event *out) {
+    const int result = zp_file_read(h->journal->file, run, event, out);
+    if (result != ZP_DAMAGED) return result;
     pthread_mutex_lock(&h->journal->lock);
+    const uint64_t begin = held(h).begin.event;
+    pthread_mutex_unlock(&h->journal->lock);
+    return event < begin ? ZP_GONE : ZP_DAMAGED;
+}
+
+int zp_history_get(zp_history *h, uint64_t event, zp_event *out, uint64_t before[ZP_TOPICS]) {
+    zp_journal *j = h->journal;
+    zp_record_place run = {0};
+    int result = ZP_OK, from_file = 0;
+    pthread_mutex_lock(&h->lock);
+    pthread_mutex_lock(&j->lock);
     const zp_span s = held(h);
     const zp_epoch *epoch = epoch_of(&h->epochs, event);
     if (event >= s.end.event) {
         result = ZP_END;
     } else if (event < s.begin.event || !epoch) {
         result = ZP_GONE;
-    } else {
-        *out = *zp_journal_at_locked(h->journal, event);
+    } else if (in_memory(j, event)) {
+        *out = *zp_journal_at_locked(j, event);
         zp_body_ref(out->body);
-        for (int t = 0; t < ZP_TOPICS; t++) before[t] = zp_messages_before(&out->at, t) - zp_messages_before(&epoch->start, t);
+    } else {
+        from_file = 1;
+        run = zp_file_run_of_event(j->file, event);
     }
-    pthread_mutex_unlock(&h->journal->lock);
+    pthread_mutex_unlock(&j->lock);
+    if (from_file) result = read_file(h, &run, event, out);
+    if (result == ZP_OK)
+        for (int t = 0; t < ZP_TOPICS; t++) before[t] = zp_messages_before(&out->at, t) - zp_messages_before(&epoch->start, t);
     pthread_mutex_unlock(&h->lock);
     return result;
 }

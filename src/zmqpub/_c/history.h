@@ -7,7 +7,7 @@
 #ifndef ZMQPUB_HISTORY_H
 #define ZMQPUB_HISTORY_H
 
-#include "epochs.h"
+#include "journal_file.h"
 
 /* Beside those of journal.h. */
 enum { ZP_GONE = -10, ZP_END = -11, ZP_DAMAGED = -12, ZP_UNKNOWN_EPOCH = -13, ZP_UNKNOWN_NOTIFIER = -14, ZP_NO_ROOM = -15 };
@@ -58,6 +58,23 @@ static inline int zp_history_number(const zp_history_notifier *n, uint64_t event
 /* Borrows the journal, which outlives it. NULL without memory. */
 zp_history *zp_history_new(zp_journal *j, const uint8_t epoch[ZP_EPOCH_BYTES], uint64_t started_ms);
 void zp_history_free(zp_history *h);
+
+/* Keep it in a file from now on, before the first event and notifier: the epoch goes on where it was if that is wanted and can
+ * be, else the one that zp_history_new began comes after those of the file. 0, or -1 with *error. */
+int zp_history_open_file(zp_history *h, const char *path, uint64_t journal_bytes, double sync, int go_on, zp_file_error *error);
+/* The notifiers of this process are all there: what else the epoch had ends here. ZP_OK or ZP_NO_ROOM. */
+int zp_history_settle(zp_history *h);
+/* Nobody reads it any more, and the journal is closed. */
+void zp_history_close_file(zp_history *h);
+
+typedef struct {
+    uint64_t events, lost;   /* found in the file; lost by the last end of its publisher */
+    int may_continue;        /* nothing that was sent is missing */
+} zp_recovery;
+zp_recovery zp_history_recovery(zp_history *h);
+/* errno of the last background sync, if it failed since this was last asked; else 0. */
+int zp_history_take_sync_error(zp_history *h);
+
 void zp_history_epoch_id(zp_history *h, uint8_t out[ZP_EPOCH_BYTES]);
 
 /* Between these two no event is appended. */

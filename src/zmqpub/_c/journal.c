@@ -1,5 +1,8 @@
 #include "journal.h"
 #include "clock.h"
+#include "journal_file.h"
+#include "recognize.h"
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +44,7 @@ int zp_journal_init(zp_journal *j, size_t bound, int on_full, int retain) {
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 #endif
     pthread_mutex_init(&j->lock, NULL);
+    pthread_mutex_init(&j->writer, NULL);
     pthread_cond_init(&j->progress, &monotonic);
     pthread_condattr_destroy(&monotonic);
     return 0;
@@ -195,33 +199,104 @@ static int make_room(zp_journal *j, size_t cost) {
     return ZP_OK;
 }
 
-static int append_locked(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence, uint64_t now) {
-    const int result = make_room(j, sizeof(zp_event) + cost_of_holding(j, body));
-    if (result != ZP_OK) return result;
+/* There is room for it. ZP_OK or ZP_NO_MEMORY. */
+static int add(zp_journal *j, const zp_event *event) {
     zp_event *e = room(j);
     if (!e) return ZP_NO_MEMORY;
-    hold(j, body);
-    *e = (zp_event){
-        .body = body, .at = j->end, .mempool_sequence = mempool_sequence, .time = now, .index = index, .kind = (uint8_t)kind
-    };
+    hold(j, event->body);
+    *e = *event;
+    e->at = j->end;
     j->end = zp_event_end(e);
     return ZP_OK;
 }
 
+static size_t cost_of(zp_journal *j, const zp_event *e) { return sizeof *e + cost_of_holding(j, e->body); }
+
+/* ---- a journal in a file: the writer's lock held ---- */
+
+/* Room for it in the file and in memory. ZP_OK, ZP_FULL or ZP_CLOSED. */
+static int prepare(zp_journal *j, const zp_event *e, const zp_plan *plan) {
+    pthread_mutex_lock(&j->lock);
+    int result = j->closed ? ZP_CLOSED : make_room(j, cost_of(j, e));
+    if (result == ZP_OK) {
+        const uint64_t upto = zp_file_must_drop(j->file, plan), passed = passed_by_all(j);
+        while (j->tail < upto && j->tail < passed) zp_body_unref(drop_tail(j));
+        while (j->tail < upto && j->on_full == ZP_ON_FULL_DROP) drop_oldest(j);
+        if (j->tail < upto) result = ZP_FULL;
+        else if (upto > j->file->begin.at.event) zp_file_drop(j->file, upto);
+    }
+    pthread_mutex_unlock(&j->lock);
+    return result;
+}
+
+/* It is written: from now on it counts. */
+static int commit(zp_journal *j, const zp_event *e, const zp_plan *plan) {
+    zp_journal_cursor *reader = NULL;
+    pthread_mutex_lock(&j->lock);
+    int result = zp_file_reserve(j->file);
+    if (result == ZP_OK) result = add(j, e);
+    if (result == ZP_OK) {
+        zp_file_commit(j->file, e, plan);
+        reader = sleeper(j);
+        while (!j->cursors && j->tail < j->end.event) zp_body_unref(drop_tail(j)); /* nobody to keep it in memory for */
+    }
+    unlock_and_wake(j, reader);
+    return result;
+}
+
+/* Was it handed over, and written, before the last restart? */
+static int is_repetition(zp_journal *j, const zp_event *e) {
+    if (!j->recognizer) return 0;
+    const int known = zp_recognize(j->recognizer, e);
+    if (known == 0) {
+        zp_recognizer_free(j->recognizer);
+        j->recognizer = NULL;
+    } else if (known > 0) {
+        atomic_fetch_add(&j->recognized, 1);
+    }
+    return known;
+}
+
+static int write_event(zp_journal *j, const zp_event *e) {
+    zp_plan plan;
+    int result;
+    pthread_mutex_lock(&j->lock);
+    const int closed = j->closed || !j->file;
+    pthread_mutex_unlock(&j->lock);
+    if (closed) return ZP_CLOSED;
+    const int known = is_repetition(j, e);
+    if (known) return known > 0 ? ZP_OK : known;
+    do {
+        result = zp_file_plan(j->file, e, &plan);
+        if (result == ZP_OK) result = prepare(j, e, &plan);
+    } while (result == ZP_OK && plan.body_at < j->file->begin.position); /* the body that it was to refer to had to leave */
+    if (result == ZP_OK && (result = zp_file_write(j->file, e, &plan)) != ZP_OK) j->file_error = errno;
+    return result == ZP_OK ? commit(j, e, &plan) : result;
+}
+
 /* ---- for those who publish ---- */
 
-int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence) {
+static int append_in_memory(zp_journal *j, const zp_event *e) {
     int result = ZP_OK;
     zp_journal_cursor *reader = NULL;
-    const uint64_t now = zp_now();
     pthread_mutex_lock(&j->lock);
     if (j->closed) {
         result = ZP_CLOSED;
     } else if (j->cursors || j->retain) { /* without a reader there is nothing to keep */
-        result = append_locked(j, kind, body, index, mempool_sequence, now);
+        result = make_room(j, cost_of(j, e));
+        if (result == ZP_OK) result = add(j, e);
         if (result == ZP_OK) reader = sleeper(j);
     }
     unlock_and_wake(j, reader);
+    return result;
+}
+
+int zp_journal_append(zp_journal *j, int kind, zp_body *body, uint32_t index, uint64_t mempool_sequence) {
+    const zp_event e = {.body = body, .mempool_sequence = mempool_sequence, .time = zp_now(), .index = index, .kind = (uint8_t)kind};
+    if (!j->in_file) return append_in_memory(j, &e);
+    pthread_mutex_lock(&j->writer);
+    const int result = write_event(j, &e);
+    pthread_mutex_unlock(&j->writer);
     return result;
 }
 
@@ -272,6 +347,8 @@ void zp_journal_free(zp_journal *j) {
     free(j->chunks);
     pthread_cond_destroy(&j->progress);
     pthread_mutex_destroy(&j->lock);
+    pthread_mutex_destroy(&j->writer);
+    zp_recognizer_free(j->recognizer);
 }
 
 void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out) {
@@ -280,11 +357,20 @@ void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out) {
     out->events = j->end.event - waiting;
     out->bytes = j->bytes;
     out->bound = j->bound;
-    out->appended = j->end.event;
+    out->appended = j->end.event - j->began;
     out->dropped_events = j->dropped_events;
     out->oldest_ns = out->events ? zp_now() - at(j, waiting)->time : 0;
-    out->retained_events = j->retain ? j->end.event - j->tail : 0;
-    out->retained_bytes = j->retain ? j->bytes : 0;
+    if (j->retain) {
+        out->retained_events = j->end.event - j->tail;
+        out->retained_bytes = j->bytes;
+    } else if (j->file) {
+        out->retained_events = j->file->end.at.event - j->file->begin.at.event;
+        out->retained_bytes = j->file->end.position - j->file->begin.position;
+    } else {
+        out->retained_events = j->final_events;
+        out->retained_bytes = j->final_bytes;
+    }
+    out->recognized = j->recognized;
     pthread_mutex_unlock(&j->lock);
 }
 

@@ -17,8 +17,9 @@ enum { ZP_HASHBLOCK, ZP_HASHTX, ZP_RAWBLOCK, ZP_RAWTX, ZP_SEQUENCE, ZP_TOPICS };
 enum { ZP_TX_ADDED = 1, ZP_TX_REMOVED, ZP_BLOCK_CONNECTED, ZP_BLOCK_DISCONNECTED, ZP_TIP_UPDATED };
 enum { ZP_ON_FULL_WAIT, ZP_ON_FULL_DROP };
 
-/* What zp_journal_append answers. */
-enum { ZP_OK = 0, ZP_CLOSED = -1, ZP_FULL = -2, ZP_NO_MEMORY = -3 };
+/* What zp_journal_append answers. The last two are of a journal in a file: the event is larger than half of it, and the system
+ * refused to write or to sync (errno). */
+enum { ZP_OK = 0, ZP_CLOSED = -1, ZP_FULL = -2, ZP_NO_MEMORY = -3, ZP_TOO_LARGE = -6, ZP_FILE_FAILED = -7 };
 
 /* A place between two events, as what was published before it: so many events, transaction messages (of hashtx, as of
  * rawtx) and tip messages (of hashblock, as of rawblock). Each other event makes one message of sequence. Counts are of
@@ -56,23 +57,36 @@ struct zp_journal_cursor {
     zp_journal_cursor *link;
 };
 
+struct zp_journal_file;
+struct zp_recognizer;
+
 typedef struct {
+    pthread_mutex_t writer;        /* of a journal in a file: one event at a time is written; taken before lock */
+    int in_file;                   /* set once, before the first event */
+    struct zp_journal_file *file;  /* borrowed: where events are retained; NULL when closed; guarded by writer and lock */
+    struct zp_recognizer *recognizer; /* owned; what the file held, until the first new event; guarded by writer */
+    uint64_t final_events, final_bytes; /* what was retained when the file was closed */
+    atomic_uint_least64_t recognized; /* events that were handed over again */
+    int file_error;                /* errno of ZP_FILE_FAILED */
     pthread_mutex_t lock;
     pthread_cond_t progress;       /* a cursor moved, or the journal was closed */
     int waiters;                   /* threads that wait for progress */
     zp_event **chunks;             /* ring of chunk pointers; event s is in chunk s / CHUNK */
     size_t chunk_slots;            /* a power of two */
     zp_position end;               /* behind the last event */
+    uint64_t began;                /* the first event of this process */
     uint64_t tail;                 /* events [tail, end.event) are held */
     size_t bytes, bound;
     uint64_t dropped_events;
-    int on_full, closed, retain;
+    int on_full, closed;
+    int retain;                    /* in memory */
     zp_journal_cursor *cursors;
     atomic_int waking;             /* wakes under way outside the lock: no cursor may vanish meanwhile */
 } zp_journal;
 
 typedef struct {
     uint64_t events, bytes, bound, appended, dropped_events, oldest_ns; /* events not handed over by all; the age of the oldest */
+    uint64_t recognized;
     uint64_t retained_events, retained_bytes;                           /* those that a history reads, the ones above among them */
 } zp_journal_stats;
 
@@ -98,7 +112,7 @@ size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size
 void zp_journal_done(zp_journal *j, zp_journal_cursor *c, uint64_t upto);
 void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out);
 
-/* For a history, the lock held: the oldest event that is held, and any that is held. */
+/* For a history, the lock held: the oldest event that is in memory, and any that is there. */
 zp_position zp_journal_begin_locked(const zp_journal *j);
 const zp_event *zp_journal_at_locked(const zp_journal *j, uint64_t event);
 
