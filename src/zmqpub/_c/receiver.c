@@ -9,6 +9,8 @@
 #define LONGEST_TICK_NS 250000000u  /* between two looks at how long it has been silent */
 #define SHORTEST_TICK_NS 1000000u
 #define MOST_PATIENCE 16            /* an address that stays silent is tried anew ever less often: up to so many times stale_after */
+#define SHORTEST_GRACE_MS 200u      /* for libzmq to try again after a connection ended */
+#define MOST_GIVEN_UP 16
 #define NO_MEMORY_NAP_NS 10000000
 
 /* ---- the beginning and the end ---- */
@@ -126,6 +128,16 @@ static int drain_and_disconnect(zp_receiver *r, zp_source *source) {
     return 0;
 }
 
+/* A connection ended. libzmq (4.3.5, session_base.cpp, engine_error) connects again, and says so at once, unless the other end
+ * broke ZMTP's rules: then it never does, though that may have been another server, or a repaired one be back tomorrow. */
+static void expect_retry(const zp_receiver *r, zp_source *source) {
+    const uint64_t most = r->settings.reconnect_max_ms > r->settings.reconnect_ms ? r->settings.reconnect_max_ms : r->settings.reconnect_ms;
+    uint64_t grace = (uint64_t)(r->settings.reconnect_ms > 0 ? r->settings.reconnect_ms : 1) << source->given_up;
+    if (grace > most) grace = most;
+    if (grace < SHORTEST_GRACE_MS) grace = SHORTEST_GRACE_MS;
+    source->give_up_at = zp_now() + grace * 1000000u;
+}
+
 /* 0, or -1 with r->error. */
 static int read_monitor(zp_receiver *r, zp_source *source) {
     zp_monitor_event event;
@@ -133,12 +145,19 @@ static int read_monitor(zp_receiver *r, zp_source *source) {
         if (zp_monitor_next(source->monitor, &event) < 0) return r->error = errno, -1;
         switch (event.event) {
         case 0: return 0;
-        case ZMQ_EVENT_CONNECTED: memcpy(source->remote, event.address, sizeof source->remote); break;
+        case ZMQ_EVENT_CONNECTED:
+            memcpy(source->remote, event.address, sizeof source->remote);
+            source->give_up_at = 0;
+            break;
         case ZMQ_EVENT_HANDSHAKE_SUCCEEDED: connected(r, source); break;
         case ZMQ_EVENT_DISCONNECTED:
             if (drain_and_disconnect(r, source) < 0) return -1;
+            expect_retry(r, source);
             break;
-        default: break;
+        case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: expect_retry(r, source); break;
+        default: source->give_up_at = 0; /* it tries */
         }
     }
 }
@@ -187,6 +206,7 @@ static int receive_some(zp_receiver *r, zp_source *source, int most) {
     if (frames < 0) return r->error = zp_zmq.errno_(), -1;
     if (n) {
         source->heard = 1;
+        source->given_up = 0;
         atomic_store_explicit(&source->last_heard, zp_now(), memory_order_relaxed);
     }
     return n;
@@ -208,6 +228,21 @@ static uint64_t tick_ns(const zp_receiver *r) {
 }
 
 /* A fresh socket looks the name up anew, and has no connection that is dead without knowing. */
+static int make_anew(zp_receiver *r, zp_source *source) {
+    zp_source_close(source);
+    source->give_up_at = 0;
+    const int error = zp_source_open(source, &r->settings, r->context);
+    if (is_dead(error)) return r->error = error, -1;
+    if (error) expect_retry(r, source); /* out of descriptors or memory: later */
+    if (!error && source->is_inproc) connected(r, source);
+    return 0;
+}
+
+static int give_up(zp_receiver *r, zp_source *source) {
+    if (source->given_up < MOST_GIVEN_UP) source->given_up++;
+    return make_anew(r, source);
+}
+
 static int renew(zp_receiver *r, zp_source *source) {
     if (source->socket && drain_and_disconnect(r, source) < 0) return -1;
     zp_entry e = {.kind = ZP_ENTRY_STALE, .source = source->stream.index, .generation = source->stream.generation};
@@ -215,14 +250,10 @@ static int renew(zp_receiver *r, zp_source *source) {
     atomic_fetch_add(&source->stream.counts.stale, 1);
     make_room(r);
     zp_stage_add(&r->stage, &e);
-    zp_source_close(source);
-    const int error = zp_source_open(source, &r->settings, r->context);
-    if (is_dead(error)) return r->error = error, -1;
-    if (!error && source->is_inproc) connected(r, source);
     const uint64_t most = r->settings.stale_ns * MOST_PATIENCE;
     source->patience_ns = source->patience_ns < most / 2 ? source->patience_ns * 2 : most;
     source->waited_ns = 0;
-    return 0;
+    return make_anew(r, source);
 }
 
 static int count_silence(zp_receiver *r, zp_source *source, uint64_t elapsed) {
@@ -241,15 +272,24 @@ static int count_silence(zp_receiver *r, zp_source *source, uint64_t elapsed) {
 static int tick(zp_receiver *r) {
     const uint64_t now = zp_now(), longest = 2 * tick_ns(r);
     uint64_t elapsed = now - r->last_tick;
-    if (r->settings.stale_ns == UINT64_MAX) return 0;
     r->last_tick = now;
     if (elapsed > longest) elapsed = longest;
-    for (size_t i = 0; i < r->count; i++)
-        if (count_silence(r, &r->sources[i], elapsed) < 0) return -1;
+    for (size_t i = 0; i < r->count; i++) {
+        zp_source *source = &r->sources[i];
+        if (source->give_up_at && now >= source->give_up_at && give_up(r, source) < 0) return -1;
+        if (r->settings.stale_ns != UINT64_MAX && count_silence(r, source, elapsed) < 0) return -1;
+    }
     return 0;
 }
 
 /* ---- the thread ---- */
+
+/* Until it is time to look at the silence, or to give up; -1: for ever. */
+static long patience_ms(const zp_receiver *r) {
+    int watching = r->settings.stale_ns != UINT64_MAX;
+    for (size_t i = 0; i < r->count; i++) watching |= r->sources[i].give_up_at != 0;
+    return watching ? (long)(tick_ns(r) / 1000000) : -1;
+}
 
 /* Sleep until there is something on any socket, a word from another thread, or time to look at the silence. */
 static int rest(zp_receiver *r) {
@@ -260,8 +300,7 @@ static int rest(zp_receiver *r) {
         r->items[n++] = (zmq_pollitem_t){r->sources[i].socket, 0, ZMQ_POLLIN, 0};
         r->items[n++] = (zmq_pollitem_t){r->sources[i].monitor, 0, ZMQ_POLLIN, 0};
     }
-    const long timeout = r->settings.stale_ns == UINT64_MAX ? -1 : (long)(tick_ns(r) / 1000000);
-    if (zp_zmq.poll_(r->items, n, timeout) < 0 && zp_zmq.errno_() != EINTR) return r->error = zp_zmq.errno_(), -1;
+    if (zp_zmq.poll_(r->items, n, patience_ms(r)) < 0 && zp_zmq.errno_() != EINTR) return r->error = zp_zmq.errno_(), -1;
     if (r->items[0].revents) zp_wakeup_clear(&r->wakeup);
     return 0;
 }

@@ -33,6 +33,8 @@ typedef struct {
     uint32_t said_generation;
     atomic_uint generation;                      /* the stream's, for other threads */
     char remote[256];                            /* what it is connected to, as the monitor says */
+    uint64_t give_up_at;                         /* zp_now(): if libzmq has not tried to connect again by then, it never will */
+    unsigned given_up;                           /* how often, since the last message */
     int heard;                                   /* since silence was last counted */
     uint64_t silence_ns;                         /* since the last message */
     uint64_t waited_ns, patience_ns;             /* since the socket was made; until it is made anew */

@@ -6,7 +6,10 @@
 
 /* No body that Bitcoin has is longer (MAX_SIZE of Bitcoin Core's serialize.h); libzmq closes the connection of whoever sends one. */
 #define LARGEST_FRAME ((int64_t)ZP_MAX_SIZE)
-#define WATCHED (ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED)
+#define WATCHED                                                                                                        \
+    (ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CONNECT_DELAYED | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |     \
+     ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |    \
+     ZMQ_EVENT_DISCONNECTED)
 
 static int configure(void *socket, const zp_source *source, const zp_receiver_settings *s) {
     const int64_t largest = LARGEST_FRAME;
