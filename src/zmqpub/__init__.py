@@ -1,7 +1,7 @@
 """Bitcoin's notification plane for Python: Bitcoin Core's ZeroMQ notifications, published fast and without loss."""
 
 from zmqpub._build import build_block, build_transaction, merkle_root, mine, serialize_header, witness_commitment
-from zmqpub._fast import Block, HashBlock, HashTx, RawBlock, RawTx, Sequence, Transaction, sha256_backend, sha256d
+from zmqpub._fast import Block, HashBlock, HashTx, RawBlock, RawTx, Received, Sequence, Transaction, sha256_backend, sha256d
 from zmqpub.config import Settings
 from zmqpub.errors import (
     BindError,
@@ -39,6 +39,9 @@ from zmqpub.stream_events import (
     Stale,
     StreamEvent,
 )
+from zmqpub.subscriber import Subscriber
+from zmqpub.subscriber_settings import SubscriberSettings
+from zmqpub.subscriber_state import SourceState, SubscriberState
 from zmqpub.wire import Notification, SequenceBody, SequenceLabel, Topic
 
 __version__ = "0.1.0"
@@ -72,6 +75,7 @@ __all__ = [
     "Publisher",
     "RawBlock",
     "RawTx",
+    "Received",
     "Reconnected",
     "Reorg",
     "Repair",
@@ -83,10 +87,14 @@ __all__ = [
     "SequenceLabel",
     "Settings",
     "SourceError",
+    "SourceState",
     "Stale",
     "Stats",
     "StreamEvent",
+    "Subscriber",
     "SubscriberClosed",
+    "SubscriberSettings",
+    "SubscriberState",
     "Topic",
     "Transaction",
     "TxIn",

@@ -49,12 +49,13 @@ cdef class Channel:
         if error:
             self._failed(error)
 
-    def receive(self, timeout, Receiver receiver not None, source, unsigned topics):
+    def receive(self, timeout, Receiver receiver, source, unsigned topics):
         """The next answer: (header frame, frames that follow, None), or, when a RANGE was answered, (header frame, [], Batch of
-        repaired messages of ``topics``, as bits). None where there was none within ``timeout`` seconds."""
+        repaired messages of ``topics``, as bits). None where there was none within ``timeout`` seconds. ``receiver``: whose
+        source that is; None where nothing is received yet: then the messages of an answer are dropped."""
         cdef zp_answer answer
         cdef uint64_t left = _nanoseconds(timeout), slice_ns
-        cdef uint16_t s = receiver._checked(source)
+        cdef uint16_t s = 0 if receiver is None else receiver._checked(source)
         cdef int result
         while True:
             self._check()
@@ -98,7 +99,7 @@ cdef tuple _answer(zp_answer *answer, Receiver receiver):
     cdef Batch batch
     cdef int i
     header = _frame(&answer.header)
-    if not answer.has_messages:
+    if not answer.has_messages or receiver is None:
         return header, [_frame(&answer.frames[i]) for i in range(answer.frame_count)], None
     batch = Batch.__new__(Batch, receiver)
     batch.repaired = True

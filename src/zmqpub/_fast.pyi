@@ -286,10 +286,14 @@ class Channel:
     def __new__(cls, endpoint: str, ipv6: bool, context: zmq.Context[Any]) -> Channel: ...
     def send(self, request: bytes) -> None: ...
     def receive(
-        self, timeout: float | None, receiver: Receiver, source: int, topics: int
+        self, timeout: float | None, receiver: Receiver | None, source: int, topics: int
     ) -> tuple[bytes, list[bytes], Batch | None] | None:
         """(header frame, frames that follow, None), or for a RANGE that was answered (header frame, [], Batch of repaired messages of
-        ``topics``, as bits); None: no answer within ``timeout`` seconds. Without the GIL; signals are seen."""
+        ``topics``, as bits); None: no answer within ``timeout`` seconds. Without the GIL; signals are seen. Without a receiver the
+        messages of an answer are dropped."""
     def reset(self) -> None:
         """Drop the connection and what was asked over it; the next send connects anew, names resolved anew."""
     def close(self) -> None: ...
+
+def repaired_block_hash(address: str, block_hash: bytes, counter: int) -> HashBlock: ...
+def repaired_block(address: str, block: Block, counter: int) -> RawBlock: ...

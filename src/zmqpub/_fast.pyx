@@ -19,7 +19,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.time cimport nanosleep, timespec
 
 from zmq.backend.cython._zmq cimport Context
@@ -91,5 +91,6 @@ include "_notifications.pxi"
 include "_batch.pxi"
 include "_receiver.pxi"
 include "_channel.pxi"
+include "_repaired.pxi"
 
 _prepare()

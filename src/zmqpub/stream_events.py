@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from zmqpub.wire import COUNTER_MODULUS, Topic
 
 __all__ = [
+    "EVENT_TYPES",
     "Connected",
     "CounterGap",
     "Disconnected",
@@ -182,3 +183,19 @@ class Lost:
 StreamEvent: TypeAlias = (
     "CounterGap | MempoolGap | Restart | Stale | Connected | Reconnected | Disconnected | Reorg | Malformed | Duplicate | Repaired | Lost"
 )
+
+EVENT_TYPES = (
+    CounterGap,
+    MempoolGap,
+    Restart,
+    Stale,
+    Connected,
+    Reconnected,
+    Disconnected,
+    Reorg,
+    Malformed,
+    Duplicate,
+    Repaired,
+    Lost,
+)
+"""For isinstance()."""
