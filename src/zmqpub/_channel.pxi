@@ -83,9 +83,9 @@ cdef class Channel:
 
     def close(self):
         """End it; whoever waits for an answer gets ClosedError. May be called again."""
-        if self.generation_of_process != zp_fork_generation():
-            self._check()
         self.is_closed = True
+        if self.generation_of_process != zp_fork_generation():
+            return # in a forked child there is nothing that is ours to close
         with nogil:
             zp_channel_close(self.channel)
 

@@ -226,8 +226,9 @@ class Batch:
 class Receiver:
     """Sources: (address as the user wrote it, libzmq endpoint, IPv6, topics as bits, {topic index: the counter expected next}).
 
-    One C thread receives from all of them. Raises ConnectError for an endpoint that libzmq does not take; every method ClosedError
-    after close() or the end of the context (take: once it has nothing left), ForkedError in a child of the process that made it.
+    One C thread receives from all of them, for one consumer: of two threads that take in turns, each sees gaps where the other has
+    been. Raises ConnectError for an endpoint that libzmq does not take; ClosedError after close() or the end of the context (take:
+    once it has nothing left), ForkedError in a child of the process that made it (where close() does nothing).
     """
 
     def __new__(

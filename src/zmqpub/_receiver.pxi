@@ -18,8 +18,8 @@ cdef void *_handle(Context context) except NULL:
 cdef class Receiver:
     """All SUB sockets of a subscriber, received from by one C thread. See _fast.pyi for the arguments.
 
-    Raises ConnectError for an endpoint that libzmq does not take. Every method raises ForkedError in a child of the process
-    that made it.
+    For one consumer: of two threads that take in turns, each sees gaps where the other has been. Raises ConnectError for an
+    endpoint that libzmq does not take, ForkedError in a child of the process that made it.
     """
 
     cdef zp_receiver *receiver      # owned
@@ -186,11 +186,12 @@ cdef class Receiver:
 
     def close(self):
         """End it; what was not taken is gone. May be called again, and from any thread."""
-        self._check()
         if self.is_closed:
             return
         self.is_closed = True
         _open_receivers.discard(self)
+        if self.generation_of_process != zp_fork_generation():
+            return # in a forked child there is nothing that is ours to close
         zp_receiver_stop(self.receiver)
         zp_inbox_end(&self.receiver.inbox) # wakes who waits
         with nogil:
@@ -251,7 +252,4 @@ _open_receivers = weakref.WeakSet()
 def _close_receivers():
     """Threads end while their interpreter still stands."""
     for receiver in list(_open_receivers):
-        try:
-            receiver.close()
-        except ForkedError:
-            pass
+        receiver.close()
