@@ -138,13 +138,14 @@ def test_lines_for_people(publisher: HandMade) -> None:
             publisher.send("hashtx", bytes(32), counter)
         publisher.send("rawtx", b"no transaction", 0)
         listener.line(rf"Z gap: hashtx at {publisher.address}: 2 messages missed between counters 8 and 11$")
-        listener.line(rf"Z malformed message from {publisher.address}: transaction: at offset \d+: expected ")
+        listener.line(rf"Z lost: hashtx at {publisher.address}: 2 messages from counter 9 on: there is no replay endpoint to ask$")
+        listener.line(rf"Z malformed message from {publisher.address}: rawtx body: at offset \d+: expected ")
         assert listener.end(signal.SIGINT) == 5
         assert listener.errors == []
         assert listener.seen[-3].startswith(
-            f"hashtx at {publisher.address}: 3 messages, 96 B, counter 11, 2 missed, 0 restarts, 0 malformed"
+            f"hashtx at {publisher.address}: 3 messages, 96 B, counter 11, 2 missed, 0 repaired, 2 lost, 0 restarts, 0 malformed"
         )
-        assert re.fullmatch(r"3 messages in \d+\.\d s, 2 missed, 0 restarts, 1 malformed", listener.seen[-1])
+        assert re.fullmatch(r"3 messages in \d+\.\d s, 2 missed, 0 repaired, 2 lost, 0 restarts, 1 malformed", listener.seen[-1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -270,7 +271,8 @@ def test_a_table_on_a_terminal(publisher: HandMade) -> None:
     thread.join()
     assert code == 6
     assert f"gap: hashtx at {publisher.address}: 2 messages missed" in output
-    assert f"{publisher.address} connected" in output
+    assert f"connected: {publisher.address}" in output
+    assert f"{publisher.address} degraded" in output
     assert "rawblock" in output
 
 

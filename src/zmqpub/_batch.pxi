@@ -111,7 +111,7 @@ cdef class Batch:
         """Is it of a connection that is not trusted any more? (What it says of connections is true all the same.)"""
         if self.repaired or e.generation >= self.receiver.oldest[e.source]:
             return False
-        return e.kind not in (ZP_ENTRY_STALE, ZP_ENTRY_CONNECTED, ZP_ENTRY_DISCONNECTED)
+        return e.kind not in (ZP_ENTRY_STALE, ZP_ENTRY_CONNECTED, ZP_ENTRY_DISCONNECTED, ZP_ENTRY_REFUSED)
 
     cdef object _message(self, zp_entry *e, Progress *progress):
         made = _received(e, <str>self.receiver.addresses[e.source], self.repaired)
@@ -157,6 +157,8 @@ cdef class Batch:
             item = ("connected", s, e.generation, _text(e.text))
         elif e.kind == ZP_ENTRY_DISCONNECTED:
             item = ("disconnected", s, e.generation)
+        elif e.kind == ZP_ENTRY_REFUSED:
+            item = ("refused", s)
         else:
             item = self._malformed(e)
         self._pass(e)

@@ -259,6 +259,7 @@ class Receiver:
         ("stale", s, seconds)                          its socket was made anew
         ("connected", s, generation, endpoint)
         ("disconnected", s, generation)
+        ("refused", s)                                 handshake after handshake failed: no ZeroMQ there, or none that takes us
         ("malformed", s, topic or first bytes of the topic frame, counter | None, reason)   topic: str
         """
     def fileno(self) -> int:

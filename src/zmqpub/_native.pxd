@@ -327,6 +327,7 @@ cdef extern from "entry.h" nogil:
         ZP_ENTRY_STALE
         ZP_ENTRY_CONNECTED
         ZP_ENTRY_DISCONNECTED
+        ZP_ENTRY_REFUSED
         ZP_ENTRY_MALFORMED
         ZP_HAS_BODY
         ZP_HAS_COUNTER

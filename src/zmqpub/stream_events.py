@@ -25,6 +25,7 @@ __all__ = [
     "Malformed",
     "MempoolGap",
     "Reconnected",
+    "Refused",
     "Reorg",
     "Repaired",
     "RepairedBy",
@@ -119,6 +120,16 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """What listens there speaks no ZeroMQ, or does not take us: handshake after handshake failed. It is tried again all the same.
+
+    Told once until there is a connection. (Nobody listening at all is no event: see state().)
+    """
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reorg:
     """The chain took another branch: a block's parent is not the last block, or the sequence topic told of a disconnected block."""
 
@@ -181,7 +192,8 @@ class Lost:
 
 
 StreamEvent: TypeAlias = (
-    "CounterGap | MempoolGap | Restart | Stale | Connected | Reconnected | Disconnected | Reorg | Malformed | Duplicate | Repaired | Lost"
+    "CounterGap | MempoolGap | Restart | Stale | Connected | Reconnected | Disconnected | Refused | Reorg "
+    "| Malformed | Duplicate | Repaired | Lost"
 )
 
 EVENT_TYPES = (
@@ -192,6 +204,7 @@ EVENT_TYPES = (
     Connected,
     Reconnected,
     Disconnected,
+    Refused,
     Reorg,
     Malformed,
     Duplicate,

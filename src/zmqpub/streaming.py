@@ -21,6 +21,7 @@ from zmqpub.stream_events import (
     Malformed,
     MempoolGap,
     Reconnected,
+    Refused,
     Reorg,
     Restart,
     Stale,
@@ -185,6 +186,9 @@ class Stream:
     def _disconnected(self, index: int, _generation: int) -> Steps:
         yield Tell(Disconnected(self._places[index].text))
 
+    def _refused(self, index: int) -> Steps:
+        yield Tell(Refused(self._places[index].text))
+
     def _stale_source(self, index: int, silence: float) -> Steps:
         self._stale.add(index)
         yield Tell(Stale(self._places[index].text, silence))
@@ -257,6 +261,7 @@ _HANDLERS: Final[dict[str, Callable[..., Steps]]] = {
     "restart": Stream._restart,
     "connected": Stream._connected,
     "disconnected": Stream._disconnected,
+    "refused": Stream._refused,
     "stale": Stream._stale_source,
     "duplicate": Stream._duplicate,
     "mempool-gap": Stream._mempool_gap,

@@ -19,6 +19,7 @@ enum {
     ZP_ENTRY_STALE,
     ZP_ENTRY_CONNECTED,
     ZP_ENTRY_DISCONNECTED,
+    ZP_ENTRY_REFUSED,       /* whoever listens there does not speak our protocol */
     ZP_ENTRY_MALFORMED
 };
 

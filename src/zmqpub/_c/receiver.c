@@ -11,6 +11,7 @@
 #define MOST_PATIENCE 16            /* an address that stays silent is tried anew ever less often: up to so many times stale_after */
 #define SHORTEST_GRACE_MS 200u      /* for libzmq to try again after a connection ended */
 #define MOST_GIVEN_UP 16
+#define REFUSALS 3                  /* failed handshakes in a row that are no chance, as one is with a publisher that just ends */
 #define NO_MEMORY_NAP_NS 10000000
 
 /* ---- the beginning and the end ---- */
@@ -104,6 +105,7 @@ static void tell_connection(zp_receiver *r, zp_source *source) {
 
 static void connected(zp_receiver *r, zp_source *source) {
     if (atomic_load(&source->connected)) return;
+    source->refusals = 0;
     atomic_store(&source->generation, ++source->stream.generation);
     atomic_store(&source->connected, 1);
     tell_connection(r, source);
@@ -138,6 +140,12 @@ static void expect_retry(const zp_receiver *r, zp_source *source) {
     source->give_up_at = zp_now() + grace * 1000000u;
 }
 
+/* Said once, until somebody there shakes hands. */
+static void refused(zp_receiver *r, zp_source *source) {
+    if (source->refusals < REFUSALS && ++source->refusals == REFUSALS && !r->overflow)
+        say(r, source, ZP_ENTRY_REFUSED, source->stream.generation, NULL);
+}
+
 /* 0, or -1 with r->error. */
 static int read_monitor(zp_receiver *r, zp_source *source) {
     zp_monitor_event event;
@@ -156,7 +164,10 @@ static int read_monitor(zp_receiver *r, zp_source *source) {
             break;
         case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
         case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-        case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: expect_retry(r, source); break;
+        case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+            refused(r, source);
+            expect_retry(r, source);
+            break;
         default: source->give_up_at = 0; /* it tries */
         }
     }

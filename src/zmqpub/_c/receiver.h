@@ -29,6 +29,7 @@ typedef struct {
     void *socket, *monitor;                      /* owned; NULL while they could not be made */
     zp_stream stream;
     atomic_int connected;
+    unsigned refusals;                           /* handshakes that failed, since the last that did not */
     int said_connected;                          /* what the consumer was last told */
     uint32_t said_generation;
     atomic_uint generation;                      /* the stream's, for other threads */

@@ -8,6 +8,7 @@ import signal
 from zmqpub.errors import (
     BindError,
     ConfigError,
+    ConnectError,
     DecodeError,
     SourceError,
     UnsupportedError,
@@ -54,6 +55,7 @@ class ForcedEnd(BaseException):
 _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (ConfigError, ExitCode.USAGE),
     (BindError, ExitCode.ADDRESS),
+    (ConnectError, ExitCode.ADDRESS),
     (SourceError, ExitCode.SOURCE),
     (DecodeError, ExitCode.MALFORMED),
     (UnsupportedError, ExitCode.UNSUPPORTED),

@@ -9,13 +9,14 @@ import click
 from zmqpub.cli.codes import ExitCode
 from zmqpub.cli.hearing import TextHearing
 from zmqpub.cli.job import Job
+from zmqpub.cli.listening import Listening
 from zmqpub.cli.options import DEFAULT_ADDRESS
-from zmqpub.cli.receiver import LinkState, Receiver, parse_publisher
 from zmqpub.cli.screen import Screen, amount, plural, print_error, size, warnings_shown
 from zmqpub.cli.signals import Signals
 from zmqpub.cli.tally import Tally
 from zmqpub.publisher import Publisher
 from zmqpub.sources.simulated import Simulated
+from zmqpub.subscriber import Subscriber
 from zmqpub.wire import Topic
 
 __all__ = ["demo"]
@@ -41,9 +42,8 @@ def demo(seconds: float, seed: int) -> int:
             address = publisher.active_notifiers()[0].address
             screen.report(f"publishing {source.describe()}, {_SPEED:g} times as fast, at {address}")
             job = Job(source, publisher, speed=_SPEED, on_change=signals.wake)
-            with Receiver([parse_publisher(address)], list(Topic)) as receiver:
-                receiver.watch(signals.fileno())
-                show = _Demo(screen, publisher, job, receiver, signals, address)
+            with Subscriber(address) as subscriber:
+                show = _Demo(screen, publisher, job, subscriber, signals, address)
                 try:
                     show.play(seconds)
                 finally:
@@ -54,14 +54,14 @@ def demo(seconds: float, seed: int) -> int:
 class _Demo:
     """The two halves and what they counted."""
 
-    def __init__(self, screen: Screen, publisher: Publisher, job: Job, receiver: Receiver, signals: Signals, address: str) -> None:
+    def __init__(self, screen: Screen, publisher: Publisher, job: Job, subscriber: Subscriber, signals: Signals, address: str) -> None:
         self._screen = screen
         self._publisher = publisher
         self._job = job
-        self._receiver = receiver
         self._signals = signals
         self._tally = Tally([address], list(Topic))
-        self._hearing = TextHearing(screen, self._tally, receiver.links)
+        self._hearing = TextHearing(screen, self._tally)
+        self._listening = Listening(subscriber, self._tally, self._hearing, signals)
         self._seconds = 0.0
 
     def play(self, seconds: float) -> None:
@@ -94,7 +94,7 @@ class _Demo:
         published = sum(notifier.published for notifier in self._publisher.stats().notifiers)
         received = self._received()
         bodies = size(sum(row.size for row in tally.rows.values()))
-        lost = max(published - received, tally.missed)
+        lost = max(published - received, tally.lost)
         latency = self._publisher.stats().endpoints[0].latency
         lines = (
             "",
@@ -127,9 +127,6 @@ class _Demo:
         return self._tally.messages + self._tally.malformed
 
     def _receive(self, seconds: float) -> None:
-        for link, what in self._receiver.receive(max(0.0, seconds)):
-            if isinstance(what, LinkState):
-                self._hearing.link(link)
-            else:
-                self._hearing.happening(self._tally.take(link.address, what))
-        self._signals.clear()
+        for item in self._listening.take(seconds):
+            self._listening.note(item)
+        self._listening.look()

@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from time import monotonic
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from zmqpub._fast import Block
-from zmqpub.cli.codes import one_line
-from zmqpub.cli.receiver import Link, LinkState
-from zmqpub.cli.screen import Screen, amount, plural, size
-from zmqpub.cli.tally import Happening, Malformed, Received, Row, Tally
+from zmqpub._fast import RawBlock, Received, Sequence
+from zmqpub.cli.picture import row_line, table
+from zmqpub.cli.screen import Screen, amount, plural
+from zmqpub.cli.tally import Item, Tally, hash_of
+from zmqpub.cli.telling import event_in_words, event_members, event_name
+from zmqpub.subscriber_state import Status, SubscriberState
 from zmqpub.wire import Topic
 
 __all__ = ["Hearing", "JsonHearing", "TextHearing"]
 
-_REST_OF_TABLE = 90  # columns that everything but addresses and hashes takes, with large numbers
+_TROUBLE: tuple[Status, ...] = ("stale", "repairing", "degraded")
+"""What is worth a line when it begins and when it ends; connections are events already."""
 
 
 class Hearing(ABC):
@@ -31,13 +31,25 @@ class Hearing(ABC):
     due: float
     """When to call show() next, by the monotonic clock."""
 
-    @abstractmethod
-    def happening(self, happening: Happening) -> None:
-        """A message came."""
+    def __init__(self) -> None:
+        self._statuses: dict[str, Status] = {}
+
+    def state(self, state: SubscriberState) -> None:
+        """Tell of each address that is in trouble now and was not, or the other way round."""
+        for source in state.sources:
+            before = self._statuses.get(source.address, "connecting")
+            if source.status != before:
+                self._statuses[source.address] = source.status
+                if before in _TROUBLE or source.status in _TROUBLE:
+                    self.status(source.address, source.status)
 
     @abstractmethod
-    def link(self, link: Link) -> None:
-        """A connection came or went."""
+    def happening(self, item: Item, lost: int) -> None:
+        """A message, before which ``lost`` others were lost, or an event."""
+
+    @abstractmethod
+    def status(self, address: str, status: Status) -> None:
+        """How a subscription stands from now on."""
 
     @abstractmethod
     def show(self) -> None:
@@ -53,55 +65,47 @@ class Hearing(ABC):
 
 
 class JsonHearing(Hearing):
-    """An object a line. ``event`` is ``message``, ``gap``, ``restart``, ``malformed``, a LinkState, or ``summary``."""
+    """An object a line. ``event`` is ``message``, ``state``, ``summary``, or what event_name() calls it."""
 
     due = float("inf")
 
     def __init__(self, screen: Screen, tally: Tally, bodies: bool) -> None:
+        super().__init__()
         self._screen = screen
         self._tally = tally
         self._bodies = bodies
 
-    def happening(self, happening: Happening) -> None:
-        if happening.row is not None and happening.previous is not None:
-            self._tell_step(happening)
-        if isinstance(happening, Malformed):
-            topic = {} if happening.row is None else {"topic": happening.row.topic.value}
-            self._put("malformed", happening.address, **topic, error=one_line(str(happening.error)))
-            return
-        notification = happening.notification
-        topic_name = notification.topic
-        more: dict[str, object] = {"hash": happening.hash.hex(), "size": len(notification.body)}
-        if isinstance(happening.content, Block):
-            more["transactions"] = len(happening.content)
-        elif topic_name is Topic.SEQUENCE:
-            body = notification.sequence_body()
-            more["label"] = body.label.value
-            if body.mempool_sequence is not None:
-                more["mempool_sequence"] = body.mempool_sequence
+    def happening(self, item: Item, lost: int) -> None:
+        if isinstance(item, Received):
+            self._message(item, lost)
+        else:
+            self.put(event_name(item), item.address, **event_members(item))
+
+    def _message(self, message: Received, lost: int) -> None:
+        more: dict[str, object] = {}
+        if isinstance(message, RawBlock):
+            more["transactions"] = len(message.block)
+        elif isinstance(message, Sequence):
+            more["label"] = message.label.value
+            if message.mempool_sequence is not None:
+                more["mempool_sequence"] = message.mempool_sequence
+        if message.repaired:
+            more["repaired"] = True
         if self._bodies:
-            more["body"] = bytes(notification.body).hex()
-        self._put(
+            more["body"] = bytes(message.body).hex()
+        self.put(
             "message",
-            happening.row.address,
-            topic=topic_name.value,
-            counter=notification.counter,
-            gap=happening.step.missed,
+            message.address,
+            topic=message.topic.value,
+            counter=message.counter,
+            gap=lost,
+            hash=hash_of(message).hex(),
+            size=len(message.body),
             **more,
         )
 
-    def _tell_step(self, happening: Happening) -> None:
-        row, step = happening.row, happening.step
-        if row is None or not (step.missed or step.restarted):
-            return
-        what: dict[str, object] = {"topic": row.topic.value, "after": happening.previous, "counter": row.counter}
-        if step.restarted:
-            self._put("restart", row.address, **what)
-        if step.missed:
-            self._put("gap", row.address, **what, missed=step.missed)
-
-    def link(self, link: Link) -> None:
-        self._put(link.state.value, link.address)
+    def status(self, address: str, status: Status) -> None:
+        self.put("state", address, state=status)
 
     def show(self) -> None:
         pass
@@ -119,57 +123,53 @@ class JsonHearing(Hearing):
                 "size": row.size,
                 "counter": row.counter,
                 "missed": row.missed,
+                "repaired": row.repaired,
+                "lost": row.lost,
                 "restarts": row.restarts,
                 "malformed": row.malformed,
             }
             for row in tally.rows.values()
         ]
-        self._put(
+        self.put(
             "summary",
             None,
             messages=tally.messages,
             missed=tally.missed,
+            repaired=tally.repaired,
+            lost=tally.lost,
             restarts=tally.restarts,
             malformed=tally.malformed,
+            states=self._statuses,
             notifiers=rows,
         )
         self._screen.flush()
 
-    def _put(self, event: str, address: str | None, **more: object) -> None:
+    def put(self, event: str, address: str | None, **more: object) -> None:
+        """An object."""
         now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
         place = {} if address is None else {"address": address}
         self._screen.write(f"{json.dumps({'event': event, 'time': now, **place, **more})}\n")
 
 
 class TextHearing(Hearing):
-    """For people: a table on a terminal, lines elsewhere; gaps and the like are lines in both."""
+    """For people: a table on a terminal, lines elsewhere; whatever goes wrong is a line in both."""
 
-    def __init__(self, screen: Screen, tally: Tally, links: Sequence[Link]) -> None:
+    def __init__(self, screen: Screen, tally: Tally) -> None:
+        super().__init__()
         self._screen = screen
         self._tally = tally
-        self._links = links
+        self._statuses = dict.fromkeys(tally.addresses, "connecting")
         self._rates: dict[tuple[str, Topic], float] = {}
         self._start = monotonic()
         self._counts: deque[tuple[float, dict[tuple[str, Topic], int]]] = deque([(self._start, {})], maxlen=screen.span)
         self.due = self._start
 
-    def happening(self, happening: Happening) -> None:
-        row, step = happening.row, happening.step
-        if row is not None:
-            where = f"{row.topic} at {row.address}"
-            if step.restarted:
-                self._screen.report(f"restart: {where}: the counter went from {happening.previous} to {row.counter}")
-            if step.missed and step.restarted:
-                self._screen.report(f"gap: {where}: {plural(step.missed, 'message')} missed since the restart")
-            elif step.missed:
-                between = f"between counters {happening.previous} and {row.counter}"
-                self._screen.report(f"gap: {where}: {plural(step.missed, 'message')} missed {between}")
-        if isinstance(happening, Malformed):
-            self._screen.report(f"malformed message from {happening.address}: {one_line(str(happening.error))}")
+    def happening(self, item: Item, lost: int) -> None:
+        if not isinstance(item, Received):
+            self._screen.report(event_in_words(item))
 
-    def link(self, link: Link) -> None:
-        note = ": what listens there speaks no ZeroMQ" if link.state is LinkState.REFUSED else ""
-        self._screen.report(f"{link.state.value}: {link.address}{note}")
+    def status(self, address: str, status: Status) -> None:
+        self._screen.report(f"{status}: {address}")
 
     def show(self) -> None:
         now = monotonic()
@@ -194,62 +194,16 @@ class TextHearing(Hearing):
         else:
             for row in self._tally.rows.values():
                 if row.counter is not None:
-                    self._screen.line(_row_line(row))
-        tally, seconds = self._tally, monotonic() - self._start
-        self._screen.line(
-            f"{plural(tally.messages, 'message')} in {seconds:,.1f} s, {tally.missed:,} missed, "
-            f"{plural(tally.restarts, 'restart')}, {tally.malformed:,} malformed"
-        )
+                    self._screen.line(row_line(row))
+        seconds = monotonic() - self._start
+        self._screen.line(f"{plural(self._tally.messages, 'message')} in {seconds:,.1f} s, {self._tally.in_words()}")
 
     def _line(self) -> str:
         rate = sum(self._rates.values())
-        tally = self._tally
-        links = ", ".join(f"{link.address} {link.state.value}" for link in self._links)
-        return (
-            f"{plural(tally.messages, 'message')} ({amount(rate)}/s), {tally.missed:,} missed, "
-            f"{plural(tally.restarts, 'restart')}, {tally.malformed:,} malformed; {links}"
-        )
+        return f"{plural(self._tally.messages, 'message')} ({amount(rate)}/s), {self._tally.in_words()}; {self._standing()}"
+
+    def _standing(self) -> str:
+        return ", ".join(f"{address} {status}" for address, status in self._statuses.items())
 
     def _picture(self) -> RenderableType:
-        states = ", ".join(f"{link.address} {link.state.value}" for link in self._links)
-        return Group(_table(self._tally, self._rates, self._screen.width), Text(states, style="dim"))
-
-
-def _table(tally: Tally, rates: dict[tuple[str, Topic], float], width: int) -> Table:
-    """All rows of ``tally``, with messages a second, on ``width`` columns; hashes are shortened where they do not fit."""
-    several = len(tally.addresses) > 1
-    address_width = max(map(len, tally.addresses)) + 2 if several else 0
-    whole = width >= _REST_OF_TABLE + address_width + 2 * 32
-    result = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    result.add_column("topic", no_wrap=True)
-    if several:
-        result.add_column("address", no_wrap=True)
-    for heading in ("messages", "/s", *(("bytes",) if whole else ()), "counter", "missed", "restarts"):
-        result.add_column(heading, justify="right", no_wrap=True)
-    # The only column that gives way on a narrow terminal; its cells are cut off all the same.
-    result.add_column("last")
-    for key, row in tally.rows.items():
-        cells = [row.topic.value, *((row.address,) if several else ()), f"{row.messages:,}", amount(rates.get(key, 0.0))]
-        cells += [*((size(row.size),) if whole else ()), "-" if row.counter is None else f"{row.counter}"]
-        trouble = "bold red" if row.missed else ""
-        last = Text("-" if row.last is None else _last(row.last, whole), no_wrap=True, overflow="ellipsis")
-        result.add_row(*cells, Text(f"{row.missed:,}", style=trouble), f"{row.restarts:,}", last)
-    return result
-
-
-def _row_line(row: Row) -> str:
-    last = "" if row.last is None else f", last {_last(row.last)}"
-    return (
-        f"{row.topic} at {row.address}: {plural(row.messages, 'message')}, {size(row.size)}, counter {row.counter}, "
-        f"{row.missed:,} missed, {plural(row.restarts, 'restart')}, {row.malformed:,} malformed{last}"
-    )
-
-
-def _last(received: Received, whole: bool = True) -> str:
-    """What it was about; of a shortened hash the end, as those of blocks begin with zeros."""
-    text = received.hash.hex() if whole else f"..{received.hash[-6:].hex()}"
-    if received.notification.topic is not Topic.SEQUENCE:
-        return text
-    body = received.notification.sequence_body()
-    number = "" if body.mempool_sequence is None else f" {body.mempool_sequence}"
-    return f"{body.label} {text}{number}"
+        return Group(table(self._tally, self._rates, self._screen.width), Text(self._standing(), style="dim"))

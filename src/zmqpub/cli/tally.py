@@ -1,17 +1,27 @@
-"""What a listener knows of each notifier: counts, gaps, restarts. Does no I/O."""
+"""What a listener knows of each notifier: messages, what was missed of them, what was mended. Does no I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from zmqpub._fast import Block, Transaction
-from zmqpub.errors import DecodeError
-from zmqpub.wire import CounterStep, Notification, Topic, compare_counters, decode
+from zmqpub._fast import HashTx, RawTx, Received
+from zmqpub.cli.screen import plural
+from zmqpub.stream_events import CounterGap, Lost, Malformed, Restart, StreamEvent
+from zmqpub.wire import Topic
 
-__all__ = ["Happening", "Malformed", "Received", "Row", "Tally"]
+__all__ = ["Item", "Row", "Tally", "hash_of"]
 
-_NO_STEP = CounterStep(0, False)
+Item: TypeAlias = "Received | StreamEvent"
+"""What a Subscriber's stream consists of."""
+
+
+def hash_of(message: Received) -> bytes:
+    """The block hash or txid that it is about, 32 bytes, display order."""
+    if isinstance(message, (HashTx, RawTx)):
+        return message.txid
+    return message.hash  # type: ignore[attr-defined, no-any-return]
 
 
 @dataclass(slots=True)
@@ -21,59 +31,23 @@ class Row:
     topic: Topic
     address: str
     messages: int = 0
+    """Sound ones, repaired ones included."""
     size: int = 0
     """Bytes of bodies."""
     malformed: int = 0
-    """Whose body is none of this topic."""
     missed: int = 0
+    """Messages that gaps left out, mended or not."""
+    repaired: int = 0
+    lost: int = 0
+    """Messages that did not come, and will not."""
+    lost_before: int = 0
+    """Of these, those since the last message."""
+    losses: int = 0
+    """How often some were lost, also where nobody knows how many."""
     restarts: int = 0
     counter: int | None = None
-    """Of the last message."""
+    """Of the last message, sound or malformed."""
     last: Received | None = None
-    """The last message that was sound."""
-
-    def count(self, counter: int) -> CounterStep:
-        """Take note of a message's counter. The first one says nothing of what was before it."""
-        step = _NO_STEP if self.counter is None else compare_counters(self.counter, counter)
-        self.counter = counter
-        self.missed += step.missed
-        self.restarts += step.restarted
-        return step
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message, and how its counter stands to the one before."""
-
-    row: Row
-    notification: Notification
-    content: Block | Transaction | None
-    """Of a raw topic."""
-    previous: int | None
-    """The counter before, None for the first message."""
-    step: CounterStep
-
-    @property
-    def hash(self) -> bytes:
-        """The block hash or txid that it is about, 32 bytes, display order. Computed for raw topics, each time."""
-        content = self.content
-        if content is None:
-            return bytes(self.notification.body[:32])
-        return content.hash if isinstance(content, Block) else content.txid
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """A message that is none, or whose body is none. ``row``, ``previous`` and ``step`` where topic and counter are sound."""
-
-    address: str
-    error: DecodeError
-    row: Row | None = None
-    previous: int | None = None
-    step: CounterStep = _NO_STEP
-
-
-Happening = Received | Malformed
 
 
 @dataclass(slots=True)
@@ -84,6 +58,7 @@ class Tally:
     topics: Sequence[Topic]
     rows: dict[tuple[str, Topic], Row] = field(init=False)
     malformed: int = 0
+    restarts: int = 0
 
     def __post_init__(self) -> None:
         self.rows = {(address, topic): Row(topic, address) for address in self.addresses for topic in self.topics}
@@ -95,54 +70,64 @@ class Tally:
 
     @property
     def missed(self) -> int:
-        """Messages that the counters say were sent and that never came."""
+        """Messages that the counters say were sent and that did not come when it was their turn."""
         return sum(row.missed for row in self.rows.values())
 
     @property
-    def restarts(self) -> int:
-        """Counters that began anew."""
-        return sum(row.restarts for row in self.rows.values())
+    def repaired(self) -> int:
+        """Messages that came after all."""
+        return sum(row.repaired for row in self.rows.values())
 
-    def take(self, address: str, frames: Sequence[bytes]) -> Happening:
-        """Count a message that came from ``address``."""
-        try:
-            notification = decode(frames)
-        except DecodeError as error:
-            self.malformed += 1
-            return self._salvage(address, frames, error)
-        row = self._row(address, notification.topic)
-        previous = row.counter
-        step = row.count(notification.counter)
-        content: Block | Transaction | None = None
-        try:
-            if notification.topic is Topic.RAWTX:
-                content = Transaction(notification.body)
-            elif notification.topic is Topic.RAWBLOCK:
-                content = Block(notification.body)
-        except DecodeError as error:
-            self.malformed += 1
-            row.malformed += 1
-            return Malformed(address, error, row, previous, step)
+    @property
+    def lost(self) -> int:
+        """Messages that never came."""
+        return sum(row.lost for row in self.rows.values())
+
+    @property
+    def losses(self) -> int:
+        """How often messages were lost; that may be when it is not known how many."""
+        return sum(row.losses for row in self.rows.values())
+
+    def in_words(self) -> str:
+        """What went wrong, all together."""
+        return (
+            f"{self.missed:,} missed, {self.repaired:,} repaired, {self.lost:,} lost, {plural(self.restarts, 'restart')}, "
+            f"{self.malformed:,} malformed"
+        )
+
+    def take(self, item: Item) -> int:
+        """Count ``item``; of a message, how many were lost between the one before and it, else 0."""
+        if isinstance(item, Received):
+            return self._take_message(item)
+        if isinstance(item, CounterGap):
+            self.rows[item.address, item.topic].missed += item.missed
+        elif isinstance(item, Lost):
+            row = self.rows[item.address, item.topic]
+            row.losses += 1
+            row.lost += item.messages or 0
+            row.lost_before += item.messages or 0
+        elif isinstance(item, Restart):
+            self.restarts += 1
+            if item.topic is not None:
+                self.rows[item.address, item.topic].restarts += 1
+        elif isinstance(item, Malformed):
+            self._take_malformed(item)
+        return 0
+
+    def _take_message(self, message: Received) -> int:
+        row = self.rows[message.address, message.topic]
         row.messages += 1
-        row.size += len(notification.body)
-        row.last = Received(row, notification, content, previous, step)
-        return row.last
+        row.size += len(message.body)
+        row.repaired += message.repaired
+        row.counter = message.counter
+        row.last = message
+        lost, row.lost_before = row.lost_before, 0
+        return lost
 
-    def _salvage(self, address: str, frames: Sequence[bytes], error: DecodeError) -> Malformed:
-        """A bad body must not look like a gap, too, when the next message comes."""
-        if len(frames) != 3 or len(frames[2]) != 4:
-            return Malformed(address, error)
-        topic = next((topic for topic in Topic if topic.frame == frames[0]), None)
-        if topic is None:
-            return Malformed(address, error)
-        row = self._row(address, topic)
-        previous = row.counter
-        row.malformed += 1
-        return Malformed(address, error, row, previous, row.count(int.from_bytes(frames[2], "little")))
-
-    def _row(self, address: str, topic: Topic) -> Row:
-        """A prefix may bring topics that were not asked for."""
-        key = (address, topic)
-        if key not in self.rows:
-            self.rows[key] = Row(topic, address)
-        return self.rows[key]
+    def _take_malformed(self, malformed: Malformed) -> None:
+        self.malformed += 1
+        if isinstance(malformed.topic, Topic):
+            row = self.rows[malformed.address, malformed.topic]
+            row.malformed += 1
+            if malformed.counter is not None:
+                row.counter = malformed.counter
