@@ -41,6 +41,7 @@ CORE = [
     "stream",
     "zmqapi",
 ]
+REPLAY = ["replay", "replay_answers", "replay_clients", "replay_range", "replay_request", "snapshots"]
 SHA256 = ["sha256", "sha256_arm", "sha256_portable", "sha256_x86"]
 
 debug = os.environ.get("ZMQPUB_DEBUG") == "1"
@@ -75,7 +76,7 @@ setup(
     ext_modules=cythonize(
         [
             Extension("zmqpub._build", ["src/zmqpub/_build.pyx"], **shared),
-            Extension("zmqpub._fast", ["src/zmqpub/_fast.pyx", *(f"{C}/{name}.c" for name in CORE + SHA256)], **shared),
+            Extension("zmqpub._fast", ["src/zmqpub/_fast.pyx", *(f"{C}/{name}.c" for name in CORE + REPLAY + SHA256)], **shared),
         ],
         build_dir=f"{build_base}/cython",
         compiler_directives={

@@ -23,6 +23,7 @@ from zmqpub.errors import (
 from zmqpub.primitives import BlockHeader, TxIn, TxOut
 from zmqpub.publisher import ActiveNotifier, Publisher
 from zmqpub.repair import HeaderInfo, MempoolSnapshot, Repair
+from zmqpub.snapshot import Snapshot
 from zmqpub.stats import Stats
 from zmqpub.stream_events import (
     Connected,
@@ -88,6 +89,7 @@ __all__ = [
     "SequenceBody",
     "SequenceLabel",
     "Settings",
+    "Snapshot",
     "SourceError",
     "SourceState",
     "Stale",

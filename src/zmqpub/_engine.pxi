@@ -10,6 +10,8 @@ cdef uint64_t _nanoseconds(seconds) except? 0:
     return <uint64_t>(max(0.0, seconds) * 1e9)
 
 
+_STATES = {0: "bound", ZP_RUNNING: "running", ZP_STOPPED: "stopped", ZP_TERMINATED: "terminated", ZP_FAILED: "failed"}
+
 cdef dict _JOURNAL_HINTS = {
     ZP_FILE_SYSTEM: "", ZP_FILE_IN_USE: "close that one, or give this one a file of its own",
     ZP_FILE_NO_SPACE: "make room, or set a smaller journal_bytes",
@@ -342,9 +344,7 @@ cdef class Endpoint:
     @property
     def state(self):
         """running, stopped, terminated (the context under it) or failed."""
-        return {ZP_RUNNING: "running", ZP_STOPPED: "stopped", ZP_TERMINATED: "terminated", ZP_FAILED: "failed", 0: "bound"}[
-            (<zp_endpoint_fields *>self.endpoint).state
-        ]
+        return _STATES[(<zp_endpoint_fields *>self.endpoint).state]
 
     def notifier_stats(self, int topic):
         """(counter of the next message, sent, unwanted, dropped, wanted) of one topic."""

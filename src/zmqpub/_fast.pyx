@@ -86,6 +86,7 @@ cdef void hash_pairs(uint8_t *out, const uint8_t *data, size_t count) noexcept n
 
 include "_bodies.pxi"
 include "_engine.pxi"
+include "_replay.pxi"
 include "_history.pxi"
 include "_notifications.pxi"
 include "_batch.pxi"

@@ -462,3 +462,43 @@ cdef extern from "channel.h" nogil:
     void zp_channel_close(zp_channel *c) noexcept
     int zp_channel_receive(zp_channel *c, uint64_t timeout_ns, uint16_t source, unsigned topics, zp_answer *out) noexcept
     void zp_answer_release(zp_answer *a) noexcept
+
+
+cdef extern from "snapshots.h" nogil:
+    ctypedef struct zp_snapshots:
+        pass
+    void zp_snapshots_close(zp_snapshots *s) noexcept
+    int zp_snapshots_wait(zp_snapshots *s, uint64_t timeout_ns) noexcept
+
+
+cdef extern from "replay.h" nogil:
+    ctypedef struct zp_replay_settings:
+        bint ipv6
+        int keepalive_idle
+        int keepalive_interval
+        uint64_t stall_ns
+
+    ctypedef struct zp_replay_counts:
+        uint64_t requests
+        uint64_t answers
+        uint64_t messages
+        uint64_t bytes
+        uint64_t malformed
+        uint64_t dropped
+        uint64_t evictions
+
+    ctypedef struct zp_replay:
+        zp_listener listener
+        zp_snapshots snapshots
+        zp_replay_counts counts
+        bint started
+        int state
+
+    zp_replay *zp_replay_open(void *context, const char *address, const zp_replay_settings *settings, zp_history *history,
+                              zp_journal *journal, zp_log *log, int *error) noexcept
+    void zp_replay_start(zp_replay *r) noexcept
+    void zp_replay_stop(zp_replay *r, uint64_t linger_ns) noexcept
+    void zp_replay_join(zp_replay *r) noexcept
+    void zp_replay_free(zp_replay *r) noexcept
+    void zp_replay_offer(zp_replay *r, bint offered) noexcept
+    int zp_replay_give(zp_replay *r, const uint8_t *header, size_t header_size, const uint8_t *body, size_t body_size) noexcept

@@ -17,9 +17,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import zmq
 
 from zmqpub._fast import Block, Endpoint, Engine, Transaction
-from zmqpub.config import EndpointConfig, NotifierConfig, PublisherConfig, Settings, make_notifier, parse_options, parse_settings, read_conf
+from zmqpub.config import (
+    EndpointConfig,
+    NotifierConfig,
+    PublisherConfig,
+    ReplayConfig,
+    Settings,
+    make_notifier,
+    parse_options,
+    parse_settings,
+    read_conf,
+)
 from zmqpub.errors import BindError, ClosedError, ConfigError, ConfigProblem
+from zmqpub.replay_endpoint import Replay
 from zmqpub.reporter import Reporter
+from zmqpub.snapshot import SnapshotSource
 from zmqpub.stats import EndpointStats, JournalStats, LatencyStats, NotifierStats, Stats, SubscriberStats
 from zmqpub.wire import Topic
 
@@ -108,15 +120,22 @@ class Publisher:
         self._lock = threading.RLock()
         self._closed = False
         self._running: list[_Running] = []
+        self._config = config
+        self._replay: Replay | None = None
         self._order = list(config.notifiers)
         self._own_context = context is None
         self._context: zmq.Context[Any] = zmq.Context(self.settings.io_threads) if context is None else context
         try:
             self.engine = _make_engine(self._context, self.settings, retain=config.replay is not None)
             self._running = [self._open(endpoint) for endpoint in config.endpoints()]
+            if config.replay is not None:
+                _refuse_live_socket(config.replay)
+                self._replay = Replay(config.replay, self.engine, self.settings)
             for running in self._running:
                 running.endpoint.start([_INDEX[notifier.topic] for notifier in running.notifiers], running.address)
             self.engine.settle()
+            if self._replay is not None:
+                self._replay.start()
         except BaseException:
             self._abandon()
             raise
@@ -200,7 +219,7 @@ class Publisher:
         self.engine.check()  # in a forked child the lock may be held for ever
         with self._lock:
             self._check()
-            notifier = make_notifier(topic, address, hwm, self._order)
+            notifier = make_notifier(topic, address, hwm, self._order, self._config.replay)
             running = self._running_at(notifier)
             if running is None:
                 running = self._open(PublisherConfig((notifier,)).endpoints()[0])
@@ -230,6 +249,25 @@ class Publisher:
                         return
         raise ConfigError(ConfigProblem(f"zmqpub{topic}", address, "there is no such notifier"))
 
+    # ---- replay ----
+
+    @property
+    def replay_address(self) -> str | None:
+        """Where subscribers ask for what they missed, with the real port; None without the option ``zmqpubreplay``."""
+        return None if self._replay is None else self._replay.address
+
+    def set_snapshot(self, source: SnapshotSource | None) -> None:
+        """Who tells the state of the chain and the mempool to subscribers that ask for it at the replay endpoint.
+
+        ``source`` is called without arguments, on a thread of the publisher's, and returns a zmqpub.Snapshot; one call
+        serves all who wait. What it raises is logged. None: nobody (any more). Without a replay endpoint it is never called.
+        """
+        self.engine.check()
+        with self._lock:
+            self._check()
+            if self._replay is not None:
+                self._replay.set_snapshot(source)
+
     # ---- what is going on ----
 
     def stats(self) -> Stats:
@@ -242,7 +280,8 @@ class Publisher:
             for notifier, one in self._rows()
         ]
         journal = JournalStats(*self.engine.journal_stats(), self.engine.journal_path)
-        return Stats(tuple(notifiers), tuple(_endpoint_stats(one) for one in running), journal)
+        replay = None if self._replay is None else self._replay.stats()
+        return Stats(tuple(notifiers), tuple(_endpoint_stats(one) for one in running), journal, replay)
 
     # ---- the end ----
 
@@ -261,18 +300,20 @@ class Publisher:
             if self._closed:
                 return
             self._closed = True
-            running = list(self._running)
+            running: list[Endpoint | Replay] = [one.endpoint for one in self._running]
+            if self._replay is not None:
+                running.append(self._replay)
         seconds = self.settings.linger if linger is _UNSET else linger
         self.engine.close_journal()
         try:
             for one in running:
-                one.endpoint.stop(seconds)
+                one.stop(seconds)
             for one in running:
-                one.endpoint.join()
+                one.join()
         finally:  # after an interrupt, at once
             for one in running:
-                one.endpoint.stop(0)
-                one.endpoint.join()
+                one.stop(0)
+                one.join()
             self.engine.close_file()
             self._reporter.close()
             self._end_context()
@@ -357,6 +398,9 @@ class Publisher:
             running.endpoint.stop(0)
             running.endpoint.join()
         self._running.clear()
+        if self._replay is not None:
+            self._replay.stop(0)
+            self._replay.join()
         if hasattr(self, "engine"):
             self.engine.close_file()
         if self._own_context:
@@ -409,7 +453,7 @@ def _endpoint_stats(running: _Running) -> EndpointStats:
     )
 
 
-def _refuse_live_socket(config: EndpointConfig) -> None:
+def _refuse_live_socket(config: EndpointConfig | ReplayConfig) -> None:
     """libzmq unlinks whatever socket stands at an ipc path: make sure that nobody listens there."""
     path = config.endpoint.removeprefix("ipc://")
     if path == config.endpoint or path.startswith(("@", "*")):

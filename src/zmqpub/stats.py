@@ -12,6 +12,7 @@ __all__ = [
     "LatencyStats",
     "NotifierStats",
     "ReceiverStats",
+    "ReplayStats",
     "SourceStats",
     "Stats",
     "SubscriberStats",
@@ -110,12 +111,40 @@ class JournalStats:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayStats:
+    """The replay endpoint, where subscribers ask for what they missed."""
+
+    address: str
+    """With the real port."""
+    state: str
+    """As of `EndpointStats`."""
+    clients: int
+    """Connected now; inproc ones are not seen."""
+    requests: int
+    """All that came, malformed ones among them."""
+    answers: int
+    """Handed to libzmq, those that are errors among them."""
+    messages: int
+    """Sent anew."""
+    bytes: int
+    """Of all frames of those messages."""
+    malformed: int
+    """Requests that made no sense."""
+    dropped: int
+    """Answers that were not sent: the client was gone, or did not take those before."""
+    evictions: int
+    """Clients that were disconnected, as they took nothing for ``stall_timeout``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Publisher.stats()."""
 
     notifiers: tuple[NotifierStats, ...]
     endpoints: tuple[EndpointStats, ...]
     journal: JournalStats
+    replay: ReplayStats | None = None
+    """None where no replay endpoint was asked for."""
 
     @property
     def sent(self) -> int:

@@ -15,7 +15,6 @@
 #include "wakeup.h"
 
 enum { ZP_SLOW_DISCONNECT, ZP_SLOW_DROP, ZP_SLOW_WAIT };
-enum { ZP_RUNNING = 1, ZP_STOPPED, ZP_TERMINATED, ZP_FAILED };
 
 typedef struct {
     int active;                        /* read and written by the sender only, once it runs */

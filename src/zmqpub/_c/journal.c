@@ -323,6 +323,14 @@ int zp_journal_wait_done(zp_journal *j, uint64_t upto, uint64_t timeout_ns) {
     return result;
 }
 
+int zp_journal_is_behind(zp_journal *j) {
+    int behind = 0;
+    pthread_mutex_lock(&j->lock);
+    for (const zp_journal_cursor *c = j->cursors; c; c = c->link) behind |= c->done < j->end.event;
+    pthread_mutex_unlock(&j->lock);
+    return behind;
+}
+
 zp_position zp_journal_end(zp_journal *j) {
     pthread_mutex_lock(&j->lock);
     const zp_position end = j->end;

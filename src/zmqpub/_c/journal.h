@@ -112,6 +112,9 @@ size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size
 void zp_journal_done(zp_journal *j, zp_journal_cursor *c, uint64_t upto);
 void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out);
 
+/* Has any cursor something to hand over? */
+int zp_journal_is_behind(zp_journal *j);
+
 /* For a history, the lock held: the oldest event that is in memory, and any that is there. */
 zp_position zp_journal_begin_locked(const zp_journal *j);
 const zp_event *zp_journal_at_locked(const zp_journal *j, uint64_t event);

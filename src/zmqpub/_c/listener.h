@@ -5,6 +5,9 @@
 #include "peers.h"
 #include "zmqapi.h"
 
+/* What the thread that serves it is doing: it ended as it was told to, for its context ended, or for an error. */
+enum { ZP_RUNNING = 1, ZP_STOPPED, ZP_TERMINATED, ZP_FAILED };
+
 typedef struct {
     void *socket, *monitor;  /* owned; NULL when closed */
     zp_peers peers;

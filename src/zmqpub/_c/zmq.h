@@ -28,12 +28,13 @@ typedef struct zmq_pollitem_t {
 
 typedef void(zmq_free_fn)(void *data, void *hint);
 
-enum { ZMQ_PAIR = 0, ZMQ_SUB = 2, ZMQ_DEALER = 5, ZMQ_XPUB = 9 };
+enum { ZMQ_PAIR = 0, ZMQ_SUB = 2, ZMQ_DEALER = 5, ZMQ_ROUTER = 6, ZMQ_XPUB = 9 };
 enum { ZMQ_DONTWAIT = 1, ZMQ_SNDMORE = 2 };
 enum { ZMQ_POLLIN = 1 };
 enum { ZMQ_SRCFD = 2 };
 enum {
     ZMQ_SUBSCRIBE = 6,
+    ZMQ_EVENTS = 15,
     ZMQ_LINGER = 17,
     ZMQ_RECONNECT_IVL = 18,
     ZMQ_RECONNECT_IVL_MAX = 21,
@@ -42,6 +43,7 @@ enum {
     ZMQ_RCVHWM = 24,
     ZMQ_SNDTIMEO = 28,
     ZMQ_LAST_ENDPOINT = 32,
+    ZMQ_ROUTER_MANDATORY = 33,
     ZMQ_TCP_KEEPALIVE = 34,
     ZMQ_TCP_KEEPALIVE_IDLE = 36,
     ZMQ_TCP_KEEPALIVE_INTVL = 37,

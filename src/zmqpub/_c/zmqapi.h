@@ -12,6 +12,8 @@
     F(int, errno, (void))                                                                                              \
     F(const char *, strerror, (int number))                                                                            \
     F(void, version, (int *major, int *minor, int *patch))                                                             \
+    F(void *, ctx_new, (void))                                                                                         \
+    F(int, ctx_term, (void *context))                                                                                  \
     F(void *, socket, (void *context, int type))                                                                       \
     F(int, close, (void *socket))                                                                                      \
     F(int, setsockopt, (void *socket, int option, const void *value, size_t size))                                     \
