@@ -121,6 +121,8 @@ class Mender:
         """How many repairs are under way, one within the other."""
         self.next_look = clock() + settings.check_interval
         """When to call look()."""
+        self.unproven = False
+        """Is the next live message the first after a connection was made? Then prove() comes before it."""
         self._started_ms = 0
         self._ids: _Numbers = {}
         self._near: _Numbers = {}
@@ -135,18 +137,20 @@ class Mender:
         self._resumed: _Numbers = {}
         self._generation = 0
         """Of the live messages that come next."""
-        self._fresh: _Numbers = {}
-        """By topic the generation in which it began to count anew."""
+        self._owed_restart = False
+        """Is it due to a new count, which was learned of otherwise, if the receiver tells of a restart?"""
         self._targets: _Numbers = {}
         """Numbers that must be reached without further messages, or something is missing."""
         self._targets_from: _Numbers = {}
         self._suspect: tuple[bytes, float] | None = None
         """A new life that was heard of without a new connection, and when."""
-        self._guessed: set[int] = set()
-        """Topics that were taken to count from 0 again, as long as the endpoint could not be asked."""
+        self._guessed: dict[int, bool] = {}
+        """Topics whose counters went back (true) or jumped (false) while the endpoint could not be asked: of a new life, it seems."""
         self._skipped_before = 0
         """Live messages of older connections are skipped."""
         self._unreachable = False
+        self._told: set[int] = set()
+        """The topics that the present repair told a gap of."""
         self._repaired = 0
         """Messages handed out that no Repaired told of yet."""
 
@@ -199,6 +203,7 @@ class Mender:
         self._generation = generation
         self._trusted = False
         yield from self._verify(_Why.CONNECTED)
+        self.unproven = True
 
     def stale(self) -> Steps:
         """The socket was made anew after silence."""
@@ -213,15 +218,13 @@ class Mender:
             self._feed.set_delivered(self._place.index, one, before.get(one))
         if (yield from self._verify(_Why.RESTART)):
             position = self._positions().get(topic)
-            if position is None or not is_ahead(position, got):
-                return  # a new life was entered, or this is old news
-            if self._fresh.get(topic) == self._generation or self._is_skipping():
-                return  # it was repaired already, and is skipped
-            yield from self._rewound(topic, expected, got)
+            known, self._owed_restart = self._owed_restart, False
+            if position is not None and is_ahead(position, got) and not known and not self._is_skipping():
+                yield from self._rewound(topic, expected, got)
             return
         yield Tell(Restart(self._place.text, _TOPICS[topic], expected, got))
         self._count_anew(self._place_indices())
-        self._guessed.update(self._place_indices())
+        self._guessed = dict.fromkeys(self._place_indices(), True)
 
     def gap(self, topic: int, expected: int, got: int, cause: GapCause) -> Steps:
         """Messages are missing before the one with counter ``got``."""
@@ -229,6 +232,15 @@ class Mender:
         if not is_ahead(got, position):
             return
         yield from self._mending(self._mend_gap(topic, position, got, cause))
+
+    def prove(self, topic: int, counter: int) -> Generator[Step, Any, bool]:
+        """The first message since a connection was made: what was published before it, of any topic, comes before it.
+
+        Its own counter shows what is missing of its own topic only. The feed's position is before that message; false when it is
+        not to be handed out after all.
+        """
+        yield from self._mending(self._mend_until(topic, counter))
+        return self._positions().get(topic) == counter and not self._is_skipping()
 
     def look(self, idle: bool) -> Steps:
         """It is time to see whether something is missing that no later message shows. ``idle``: nothing received waits."""
@@ -285,6 +297,8 @@ class Mender:
         self._guessed.clear()
         self._resuming = False
         self._set_targets(table)
+        if why is _Why.LOOK and not self._targets:
+            self.unproven = False  # all that was published before that question was handed out
         if why is _Why.CONNECTED and not self._targets:
             self.next_look = min(self.next_look, self._clock() + _SOON)
         return True
@@ -301,7 +315,7 @@ class Mender:
     def _same_life(self, life: EpochInfo, table: dict[int, NotifierInfo]) -> Steps:
         for topic, info in table.items():
             known = self._ids.get(topic)
-            if topic in self._guessed:
+            if self._guessed.get(topic):
                 yield from self._end_of_guess(topic, info)
             elif known is not None and known != info.id:
                 yield from self._changed_notifier(topic, info, life)
@@ -334,27 +348,32 @@ class Mender:
         """What is left of the life that ended, then all of those that came after it; the present one up to where it is held."""
         self._skip_untrusted(why)
         positions = self._positions()
-        moved = [] if self._adrift is None else [topic for topic, counter in positions.items() if self._adrift.get(topic) != counter]
         ended = next((life for life in hello.epochs if life.epoch == self.epoch), None)
         if ended is None and self._resuming:
             self._check_resumed(hello)
-        if moved or ended is None:
-            former = positions if self._adrift is None else self._adrift
-            for topic, counter in former.items():
+        if self._guessed or ended is None:
+            for topic, counter in (positions if self._adrift is None else {**positions, **self._adrift}).items():
                 yield from self._lose_rest(topic, counter, "the publisher began anew and does not hold what it sent last before")
         else:
             yield from self._rest_of(ended, self._table(ended) or {})
         for life in self._later_lives(hello):
             table = self._table(life) or {}
             previous = self.epoch
-            kept = {topic: positions[topic] for topic in moved} if life.current else {}
             self._take_life(life, table)
-            self._count_anew([topic for topic in self._place_indices() if topic not in kept])
-            for topic, counter in kept.items():
-                self._feed.set_delivered(self._place.index, topic, counter)
+            self._count_anew(self._place_indices())
             yield Tell(Restart(self._place.text, epoch=life.epoch, previous_epoch=previous))
+            if life.current:
+                yield from self._keep_guessed(positions)
             if not life.current:
                 yield from self._rest_of(life, table)
+
+    def _keep_guessed(self, positions: Mapping[int, int]) -> Steps:
+        """What was handed out in the belief that it is of a new life is not handed out again."""
+        for topic, went_back in self._guessed.items():
+            if topic in positions:
+                self._feed.set_delivered(self._place.index, topic, positions[topic])
+                if not went_back:
+                    yield Tell(self._lost(topic, 0, positions[topic], "the publisher began anew while the replay endpoint did not answer"))
 
     def _later_lives(self, hello: HelloAnswer) -> list[EpochInfo]:
         names = [life.epoch for life in hello.epochs]
@@ -402,7 +421,6 @@ class Mender:
             yield from self._lose_rest(one, counter, _WENT_BACK)
         for one in positions:
             self._feed.set_delivered(self._place.index, one, got if one == topic else None)
-        self._fresh = dict.fromkeys(positions, self._generation)
         yield Tell(Restart(self._place.text, _TOPICS[topic], expected, got, self.epoch, self.epoch))
 
     def _went_back(self, topic: int, info: NotifierInfo) -> Steps:
@@ -410,7 +428,7 @@ class Mender:
         yield from self._lose_rest(topic, counter, _WENT_BACK)
         self._feed.set_delivered(self._place.index, topic, following)
         self._near[topic] = info.next
-        self._fresh[topic] = self._generation
+        self._owed_restart = True
         yield Tell(Restart(self._place.text, _TOPICS[topic], counter, following, self.epoch, self.epoch))
 
     def _take_life(self, life: EpochInfo, table: dict[int, NotifierInfo]) -> None:
@@ -423,7 +441,7 @@ class Mender:
         for topic in topics:
             self._feed.set_delivered(self._place.index, topic, 0)
             self._near[topic] = 0
-            self._fresh[topic] = self._generation
+            self._owed_restart = True
             self._baseline.pop(topic, None)
 
     def _lose_trust(self) -> None:
@@ -436,21 +454,28 @@ class Mender:
     # ---- what is missing ----
 
     def _mend_gap(self, topic: int, position: int, got: int, cause: GapCause) -> Steps:
-        yield Tell(CounterGap(self._place.text, _TOPICS[topic], position, got, cause))
+        yield self._tell_gap(topic, position, got, cause)
+        yield from self._mend_until(topic, got)
+        position = self._positions().get(topic, got)
+        if is_ahead(got, position) and not self._is_skipping():
+            self._feed.set_delivered(self._place.index, topic, got)
+            if not self._trusted:
+                self._guessed.setdefault(topic, False)
+            yield Tell(self._lost(topic, position, got, self.error or _NOT_HELD))
+
+    def _mend_until(self, topic: int, got: int) -> Steps:
+        """All that precedes a message, which was received."""
+        self.unproven = False
         for _attempt in range(2):
             if not self._trusted and not (yield from self._verify(_Why.GAP)):
-                break
+                return
             position = self._positions().get(topic, got)
-            if self._is_skipping() or not is_ahead(got, position):
+            if self._is_skipping() or is_ahead(position, got):
                 return
             outcome = yield from self._fetch_until(topic, position, got)
             if outcome in (_Outcome.DONE, _Outcome.GIVEN_UP) or not self._is_present():
-                break
+                return
             self._trusted = False  # another life, perhaps
-        position = self._positions().get(topic, got)
-        if is_ahead(got, position):
-            self._feed.set_delivered(self._place.index, topic, got)
-            yield Tell(self._lost(topic, position, got, self.error or _NOT_HELD))
 
     def _is_present(self) -> bool:
         """Is there no newer connection, whose turn to be looked into is yet to come?"""
@@ -491,7 +516,7 @@ class Mender:
         if not missing:
             return
         for topic, start in missing.items():
-            yield Tell(CounterGap(self._place.text, _TOPICS[topic], start % COUNTER_MODULUS, targets[topic] % COUNTER_MODULUS))
+            yield self._tell_gap(topic, start, targets[topic])
         yield from self._fetch(epoch, ids, targets, None)
         for topic, start in self._missing(targets).items():
             yield from self._pass_over(topic, start, targets[topic], self.error or _NOT_HELD)
@@ -531,14 +556,16 @@ class Mender:
                 self.error = _LEFT
                 return _Outcome.GIVEN_UP
             yield from self._hand_out(answer, reply.batch, starts, topics)
-            if not self._missing(targets):
-                return _Outcome.DONE
-            if not answer.more:
-                return _Outcome.SHORT
+            reached = not self._missing(targets)
+            # Before the message that showed a gap, the other topics have some that come after the last of its own.
+            if not answer.more or (reached and until is None):
+                return _Outcome.DONE if reached else _Outcome.SHORT
 
     def _hand_out(self, answer: RangeAnswer, batch: Entries | None, starts: _Numbers, topics: _Numbers) -> Steps:
         for one in answer.notifiers:
             topic = topics[one.notifier]
+            if one.next > starts[topic] and topic not in self._told:
+                yield self._tell_gap(topic, starts[topic], one.next)
             if one.first > starts[topic]:
                 yield from self._pass_over(topic, starts[topic], one.first, _LEFT)
         if answer.messages and batch is not None:
@@ -558,12 +585,17 @@ class Mender:
     def _lose_rest(self, topic: int, position: int, reason: str) -> Steps:
         yield Tell(self._lost(topic, position, None, reason))
 
+    def _tell_gap(self, topic: int, first: int, until: int, cause: GapCause = "network") -> Tell:
+        self._told.add(topic)
+        return Tell(CounterGap(self._place.text, _TOPICS[topic], first % COUNTER_MODULUS, until % COUNTER_MODULUS, cause))
+
     def _lost(self, topic: int, first: int, until: int | None, reason: str) -> Lost:
         return Lost(self._place.text, _TOPICS[topic], first, until, reason)
 
     def _mending(self, steps: Steps) -> Steps:
         """``steps`` as one repair, with what it achieved told at its end."""
         began = self._clock()
+        self._told.clear()
         self.busy += 1
         try:
             yield from steps

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from zmqpub._fast import HashBlock, RawBlock
+from zmqpub._fast import HashBlock, RawBlock, Received
 from zmqpub.block_walk import BlockWalk
 from zmqpub.mending import Mender, Place
 from zmqpub.mending_steps import Entries, Feed, HandOut, Step, Steps, Take, Tell
@@ -29,9 +29,11 @@ from zmqpub.stream_events import (
 from zmqpub.subscriber_cursor import SavedPosition
 from zmqpub.subscriber_settings import SubscriberSettings
 from zmqpub.subscriber_state import SourceState, Status
-from zmqpub.wire import Topic
+from zmqpub.wire import COUNTER_MODULUS, Topic
 
 __all__ = ["Stream"]
+
+_T = TypeVar("_T")
 
 _TOPICS: Final = tuple(Topic)
 _INDEX: Final = {topic: index for index, topic in enumerate(Topic)}
@@ -63,8 +65,6 @@ class Stream:
         self._index_of = {place.text: place.index for place in places}
         self._counts = [SourceCounts(clock) for _ in places]
         self._stale: set[int] = set()
-        self._drawn: tuple[int, int, int] | None = None
-        """(source, topic, position before) of a message that was drawn from its batch and is not handed out yet."""
         self._resume = dict(resume or {})
         for place in places:
             if place.index in self._menders and place.text in self._resume:
@@ -111,43 +111,42 @@ class Stream:
                 yield from self._noted(mender.look(idle=batch is None))
 
     def _pass_on(self, batch: Entries) -> Steps:
-        if self._walks:
-            yield from self._pass_on_singly(batch)
-            return
         while True:
-            yield HandOut(batch)
-            entry = next(batch, None)
-            if entry is None:
-                return
-            yield from self._noted(self._entry(entry))
-
-    def _pass_on_singly(self, batch: Entries) -> Steps:
-        """As blocks are looked at before they are handed out."""
-        while True:
-            positions = {index: self._feed.delivered(index) for index in self._walks}
-            item = next(batch, None)
+            if self._walks or any(mender.unproven for mender in self._menders.values()):
+                item = next(batch, None)
+            else:
+                yield HandOut(batch)
+                item = next(batch, None)
             if item is None:
                 return
             if type(item) is tuple:
                 yield from self._noted(self._entry(item))
-                continue
-            if isinstance(item, (HashBlock, RawBlock)):
-                index, topic = self._index_of[item.address], _INDEX[item.topic]
-                if index in self._walks:
-                    before = self._walks[index].first_missing(item.topic, positions[index].get(topic, item.counter))
-                    self._drawn = (index, topic, before)
-                    yield from self._noted(self._walks[index].mend(item))
-                    self._drawn = None
-            yield Tell(item)
+            else:
+                yield from self._pass_on_singly(item)
 
-    def _noted(self, steps: Steps) -> Steps:
+    def _pass_on_singly(self, item: Received) -> Steps:
+        """A message before which others may be due. Until they were handed out, the position stays before it, for a cursor."""
+        index, topic, counter = self._index_of[item.address], _INDEX[item.topic], item.counter
+        mender, walk = self._menders.get(index), self._walks.get(index)
+        if mender is not None and mender.unproven:
+            self._feed.set_delivered(index, topic, counter)
+            if not (yield from self._noted(mender.prove(topic, counter))):
+                return
+        elif walk is not None and isinstance(item, (HashBlock, RawBlock)):
+            self._feed.set_delivered(index, topic, walk.first_missing(item.topic, counter))
+            yield from self._noted(walk.mend(item))
+        self._feed.set_delivered(index, topic, (counter + 1) % COUNTER_MODULUS)
+        yield Tell(item)
+
+    def _noted(self, steps: Generator[Step, Any, _T]) -> Generator[Step, Any, _T]:
         """``steps``, with what they tell counted."""
         answer: Any = None
         while True:
             try:
                 step = steps.send(answer)
-            except StopIteration:
-                return
+            except StopIteration as stop:
+                result: _T = stop.value
+                return result
             if isinstance(step, Tell) and isinstance(step.item, EVENT_TYPES):
                 self._counts[self._index_of[step.item.address]].note(step.item)
             answer = yield step
@@ -218,10 +217,7 @@ class Stream:
         mender = self._menders.get(place.index)
         if mender is not None:
             return SavedPosition(mender.epoch, mender.numbers())
-        numbers = dict(self._feed.delivered(place.index))
-        if self._drawn is not None and self._drawn[0] == place.index:
-            numbers[self._drawn[1]] = self._drawn[2]
-        return SavedPosition(None, numbers)
+        return SavedPosition(None, self._feed.delivered(place.index))
 
     def source_states(self) -> tuple[SourceState, ...]:
         """Of each place."""
