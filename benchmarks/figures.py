@@ -211,13 +211,31 @@ def throughput(results: Results) -> Iterator[Figure]:
         yield Figure("Mempool, one subscriber, transactions", "for comparison", told, None)
 
 
+def receiving(results: Results) -> Iterator[Figure]:
+    hand = results.one("receive", "hashtx", "pyzmq")
+    for name in ("zmqpub receiver", "zmqpub receiver, lists", "zmqpub Subscriber"):
+        row = results.one("receive", "hashtx", name)
+        if row and hand:
+            times, rate = hand["best"] / row["best"], row["per_second_most"]
+            yield Figure(f"Typed notifications received over TCP, 32-byte bodies: {name}", "at least 4 x pyzmq, 1,000,000/s",
+                         f"{times:.1f} x (median {hand['median_of_turns'] / row['median_of_turns']:.1f} x), {rate:,.0f}/s "
+                         f"(median {row['per_second_median']:,.0f}/s)", times >= 4 and rate >= 1e6)  # fmt: skip
+    case = "rawblock, txids listed"
+    row, other = results.one("receive", case, "zmqpub receiver"), results.one("receive", case, "pyzmq + python-bitcoinlib")
+    if row and other:
+        times = other["best"] / row["best"]
+        yield Figure(f"A raw block received and its txids listed ({row['block']})", "at least 20 x pyzmq + python-bitcoinlib",
+                     f"{times:.0f} x (median {other['median_of_turns'] / row['median_of_turns']:.0f} x): {row['best'] * 1e3:.1f} ms beside "
+                     f"{other['best'] * 1e3:.0f} ms", times >= 20)  # fmt: skip
+
+
 def lost(row: Row) -> str:
     share = row["share"]
     return "" if share is None or share == 1.0 else f" ({percent(share)} delivered)"
 
 
 def figures(results: Results) -> list[Figure]:
-    parts = (bursts, subscribers, slow_subscribers, unwanted, caller, latency, hashing, memory, throughput)
+    parts = (bursts, subscribers, slow_subscribers, unwanted, caller, latency, hashing, memory, throughput, receiving)
     return [figure for part in parts for figure in part(results)]
 
 
