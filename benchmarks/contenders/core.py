@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from contenders import TOPICS
@@ -9,8 +10,8 @@ from zmqpub import Block, Publisher
 
 
 class Core:
-    def __init__(self, hwm: int, address: str = "tcp://127.0.0.1:*", **settings: Any) -> None:
-        options: dict[str, object] = {}
+    def __init__(self, hwm: int, address: str = "tcp://127.0.0.1:*", options: Mapping[str, object] = {}, **settings: Any) -> None:  # noqa: B006
+        options = dict(options)
         for topic in TOPICS:
             options[f"zmqpub{topic}"] = address
             options[f"zmqpub{topic}hwm"] = hwm

@@ -93,7 +93,7 @@ int zp_file_recover(zp_journal_file *f, zp_file_error *error) {
     const zp_record_place begin = {tail->position, tail->at};
     int result = take_all(f, &begin);
     const uint64_t committed = f->state->committed;
-    if (result == ZP_OK && f->end.at.event == begin.at.event && committed != begin.at.event && !f->same_boot) {
+    if (result == ZP_OK && f->end.at.event == begin.at.event && committed != begin.at.event) {
         const zp_record_place found = search_ring(f, &begin);
         result = take_all(f, &found);
     }
