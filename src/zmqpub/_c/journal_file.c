@@ -285,7 +285,6 @@ int zp_journal_file_open(zp_journal_file *f, const char *path, uint64_t journal_
     memset(f, 0, sizeof *f);
     f->fd = -1;
     f->sync = sync;
-    for (size_t i = 0; i < sizeof f->blocks / sizeof *f->blocks; i++) f->blocks[i] = ZP_NOWHERE;
     const unsigned serial = atomic_fetch_add(&serials, 1) + 1;
     f->serial = serial <= UINT16_MAX ? (uint16_t)serial : 0;
     int result = open_or_create(f, path, journal_bytes, epochs, error);

@@ -37,6 +37,12 @@ typedef struct {
     uint64_t last_user;            /* the last event that uses a body which stands in this run */
 } zp_run;
 
+typedef struct {
+    uint64_t position;             /* of its record */
+    uint32_t size;                 /* 0: none */
+    uint8_t header[80];
+} zp_written_block;
+
 typedef struct zp_syncer zp_syncer;
 
 typedef struct zp_journal_file {
@@ -54,7 +60,7 @@ typedef struct zp_journal_file {
     zp_run *runs;                  /* a ring of run_slots (a power of two) */
     uint64_t first_run, end_run;   /* runs [first_run, end_run) are held */
     size_t run_slots;
-    uint64_t blocks[8];            /* of the writer: positions of the blocks written last */
+    zp_written_block blocks[8];    /* of the writer: the blocks written last */
     unsigned next_block;
     zp_record_place hint;                 /* of the reader: behind the record that it read last */
     struct { uint64_t at; zp_body *body; } cached[2]; /* of the reader: the large bodies that it made last */
@@ -98,7 +104,7 @@ int zp_file_write(zp_journal_file *f, const zp_event *e, const zp_plan *plan);
 int zp_file_reserve(zp_journal_file *f);              /* so that a commit has the memory: ZP_OK or ZP_NO_MEMORY; with the lock */
 void zp_file_commit(zp_journal_file *f, const zp_event *e, const zp_plan *plan); /* with the journal's lock */
 /* The record at `end` is held from now on, too. */
-void zp_file_take(zp_journal_file *f, const zp_record *r);
+void zp_file_take(zp_journal_file *f, const zp_record *r, const uint8_t *body);
 
 /* ---- reading: journal_reader.c ---- */
 

@@ -43,21 +43,28 @@ static int is_near(const zp_journal_file *f, uint64_t position) {
     return position >= f->begin.position && position < f->end.position && f->end.position - position <= longest_way_back(f);
 }
 
-static int same_block(const zp_journal_file *f, uint64_t position, const zp_body *b, int to_the_end) {
-    zp_record r;
-    const size_t compared = to_the_end || b->size < 80 ? b->size : 80;
-    if (!is_near(f, position) || !zp_record_load(f, position, &r)) return 0;
-    return zp_has_body(&r) && r.body_kind == b->kind && r.body_size == b->size &&
-           memcmp(zp_in_ring(f, position) + sizeof r, b->raw, compared) == 0;
+static const zp_written_block *written_at(const zp_journal_file *f, uint64_t position) {
+    for (size_t i = 0; i < sizeof f->blocks / sizeof *f->blocks; i++)
+        if (f->blocks[i].size && f->blocks[i].position == position) return &f->blocks[i];
+    return NULL;
 }
 
-static uint64_t find_block(const zp_journal_file *f, zp_body *b) {
+static int fits(const zp_journal_file *f, const zp_written_block *w, const zp_body *b) {
+    return w && w->size == b->size && is_near(f, w->position) && memcmp(w->header, b->raw, sizeof w->header) == 0;
+}
+
+/* Where a block is already, if it is one of those written last. The same one may have come as other bytes, and be another object:
+ * then all of it is compared. */
+static uint64_t find_block(const zp_journal_file *f, const zp_body *b) {
     const uint64_t key = atomic_load_explicit(&b->file_key, memory_order_relaxed);
-    const uint64_t position = (key & 0xFFFFFFFFFFFFu) * 8;
-    if (f->serial && key >> 48 == f->serial && same_block(f, position, b, 0)) return position;
-    /* The same block may have come as other bytes, and be another object. */
-    for (size_t i = 0; i < sizeof f->blocks / sizeof *f->blocks; i++)
-        if (f->blocks[i] != ZP_NOWHERE && same_block(f, f->blocks[i], b, 1)) return f->blocks[i];
+    if (f->serial && key >> 48 == f->serial) {
+        const zp_written_block *w = written_at(f, (key & 0xFFFFFFFFFFFFu) * 8);
+        if (fits(f, w, b)) return w->position;
+    }
+    for (size_t i = 0; i < sizeof f->blocks / sizeof *f->blocks; i++) {
+        const zp_written_block *w = &f->blocks[i];
+        if (w->size && fits(f, w, b) && memcmp(zp_in_ring(f, w->position) + sizeof(zp_record), b->raw, b->size) == 0) return w->position;
+    }
     return ZP_NOWHERE;
 }
 
@@ -117,10 +124,17 @@ static void note_user(zp_journal_file *f, uint64_t position, uint64_t event) {
     if (n > f->first_run) run_at(f, n - 1)->last_user = event;
 }
 
-void zp_file_take(zp_journal_file *f, const zp_record *r) {
+static void note_block(zp_journal_file *f, const zp_record *r, const uint8_t *raw) {
+    zp_written_block *w = &f->blocks[f->next_block++ % (sizeof f->blocks / sizeof *f->blocks)];
+    w->position = r->position;
+    w->size = r->body_size;
+    memcpy(w->header, raw, sizeof w->header);
+}
+
+void zp_file_take(zp_journal_file *f, const zp_record *r, const uint8_t *body) {
     if (begins_run(f, r->length)) *run_at(f, f->end_run++) = (zp_run){f->end, r->at.event};
     if (!zp_has_body(r)) note_user(f, r->body_at, r->at.event);
-    else if (r->body_kind == ZP_BLOCK) f->blocks[f->next_block++ % (sizeof f->blocks / sizeof *f->blocks)] = r->position;
+    else if (r->body_kind == ZP_BLOCK) note_block(f, r, body);
     f->end = zp_behind(r);
     if (f->end_run - f->first_run == 1) f->begin = run_at(f, f->first_run)->start;
 }
@@ -208,6 +222,7 @@ static zp_record record_of(const zp_journal_file *f, const zp_event *e, const zp
     };
 }
 
+/* All at once: in pieces, each right after its checksum, it takes longer (measured: 0.34 ms for 1.4 MB instead of 0.29). */
 int zp_file_write(zp_journal_file *f, const zp_event *e, const zp_plan *plan) {
     static const uint8_t zeros[8];
     zp_record r = record_of(f, e, plan);
@@ -223,6 +238,6 @@ int zp_file_write(zp_journal_file *f, const zp_event *e, const zp_plan *plan) {
 void zp_file_commit(zp_journal_file *f, const zp_event *e, const zp_plan *plan) {
     const zp_record r = record_of(f, e, plan);
     if (r.body_kind == ZP_BLOCK && f->serial) atomic_store_explicit(&e->body->file_key, key_of(f, r.body_at), memory_order_relaxed);
-    zp_file_take(f, &r);
+    zp_file_take(f, &r, plan->data);
     f->state->committed = f->end.at.event;
 }

@@ -34,7 +34,7 @@ static int take_all(zp_journal_file *f, const zp_record_place *begin) {
     f->first_run = f->end_run = 0;
     while (follows(f, &chain, &r)) {
         if (zp_file_reserve(f) < 0) return ZP_NO_MEMORY;
-        zp_file_take(f, &r);
+        zp_file_take(f, &r, zp_in_ring(f, r.position) + sizeof r);
         chain.end = f->end;
         chain.life = r.life;
     }
