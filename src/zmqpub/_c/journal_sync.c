@@ -12,6 +12,7 @@ struct zp_syncer {
     pthread_mutex_t lock;
     pthread_cond_t wanted;
     int stop;
+    uint64_t synced;           /* events that the disk has */
     zp_journal_file *file;
 };
 
@@ -35,19 +36,18 @@ static void deadline_after(double seconds, struct timespec *t) {
 
 static void *run(void *argument) {
     zp_syncer *s = argument;
-    uint64_t synced = s->file->state->committed;
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
         struct timespec until;
         deadline_after(s->file->sync, &until);
         pthread_cond_timedwait(&s->wanted, &s->lock, &until);
         const uint64_t committed = s->file->state->committed;
-        if (committed == synced) continue;
+        if (committed == s->synced) continue;
         pthread_mutex_unlock(&s->lock);
         const int failed = zp_file_sync(s->file);
         pthread_mutex_lock(&s->lock);
         if (failed) atomic_store(&s->file->sync_error, failed);
-        else synced = committed;
+        else s->synced = committed;
     }
     pthread_mutex_unlock(&s->lock);
     return NULL;
@@ -59,6 +59,7 @@ int zp_syncer_start(zp_journal_file *f) {
     zp_syncer *s = calloc(1, sizeof *s);
     if (!s) return ENOMEM;
     s->file = f;
+    s->synced = f->state->committed;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wanted, NULL);
     sigfillset(&all);
