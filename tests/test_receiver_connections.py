@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import raw_zmtp
 import zmq
 from listening import address_of, everything, wait_for, wait_wanted
 from raw_publisher import (
@@ -376,3 +377,25 @@ def test_an_endpoint_that_can_never_be_is_refused(endpoint: str) -> None:
     with pytest.raises(ConnectError, match="my address: cannot connect"):
         Receiver([("my address", endpoint, False, 31, {})], context=context)
     context.term()
+
+
+def test_a_publisher_of_zmtp_2_is_connected_when_it_speaks() -> None:
+    """It shakes no hands, so that libzmq's monitor has nothing to say of it."""
+    publisher_type, no_identity = bytes([1, 1]), bytes([0, 0])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with receiving(f"tcp://127.0.0.1:{port}", topics=1 << HASHTX) as receiver:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(10)
+                connection.sendall(b"\xff" + bytes(7) + b"\1\x7f" + publisher_type + no_identity)
+                heard = b""
+                while not heard.endswith(b"\1hashtx"):
+                    heard += connection.recv(4096)
+                for counter in range(2):
+                    connection.sendall(raw_zmtp.encode(b"hashtx", raw_zmtp.MORE) + raw_zmtp.encode(BODY, raw_zmtp.MORE))
+                    connection.sendall(raw_zmtp.encode(counter.to_bytes(4, "little")))
+                items = take_until(receiver, lambda items: len(messages(items)) == 2)
+            assert kinds(items) == ["connected"]
+            assert items[0] == ("connected", 0, 1, f"tcp://127.0.0.1:{port}")
+            assert kinds(take_until(receiver, lambda items: items)) == ["disconnected"]

@@ -150,7 +150,7 @@ cdef class Batch:
         elif e.kind == ZP_ENTRY_MEMPOOL_GAP:
             item = ("mempool-gap", s, e.expected, e.got)
         elif e.kind == ZP_ENTRY_REORG:
-            item = ("reorg", s, _hash(e.hashes), _hash(e.hashes + 32) if e.flags & ZP_HAS_NEW else None)
+            item = self._reorg(e)
         elif e.kind == ZP_ENTRY_STALE:
             item = ("stale", s, e.silence_ns / 1e9)
         elif e.kind == ZP_ENTRY_CONNECTED:
@@ -163,6 +163,11 @@ cdef class Batch:
             item = self._malformed(e)
         self._pass(e)
         return item
+
+    cdef tuple _reorg(self, zp_entry *e):
+        if e.hashes == NULL: # there was no memory for them
+            return "reorg", e.source, b"", None
+        return "reorg", e.source, _hash(e.hashes), _hash(e.hashes + 32) if e.flags & ZP_HAS_NEW else None
 
     cdef tuple _malformed(self, zp_entry *e):
         counter = e.counter if e.flags & ZP_HAS_COUNTER else None

@@ -187,7 +187,7 @@ class SourceStats:
     stale: int
     """How often its socket was made anew because of silence."""
     silent_for: float
-    """Seconds since the last message, as the receiver's own thread counts them."""
+    """Seconds since the last message; while there was none, since the receiver was made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,10 +73,13 @@ static inline void zp_entry_release(zp_entry *e) {
     e->kind = ZP_ENTRY_VOID;
 }
 
-/* What it counts against the bound of what is held: itself, and the body that it keeps. */
+#define ZP_TEXT_BYTES 192   /* what a malloc'd text is taken to need: few are longer */
+
+/* What it counts against the bound of what is held: itself, and what it keeps. */
 static inline size_t zp_entry_bytes(const zp_entry *e) {
-    const int has_body = e->kind == ZP_ENTRY_MESSAGE && e->flags & ZP_HAS_BODY;
-    return sizeof *e + (has_body ? sizeof(zp_body) + e->u.body->size + e->u.body->count * sizeof(zp_tx_place) : 0);
+    if (e->kind == ZP_ENTRY_MESSAGE && e->flags & ZP_HAS_BODY)
+        return sizeof *e + sizeof(zp_body) + e->u.body->size + e->u.body->count * sizeof(zp_tx_place);
+    return sizeof *e + (e->kind == ZP_ENTRY_MALFORMED || e->kind == ZP_ENTRY_REORG ? ZP_TEXT_BYTES : 0);
 }
 
 #endif
