@@ -10,6 +10,7 @@ from zmqpub.publisher import Publisher
 from zmqpub.sources.blocks import BlockFiles
 from zmqpub.sources.events import BlockConnected, Event, Source, TransactionAdded
 from zmqpub.sources.pace import pump
+from zmqpub.sources.view import ChainView
 
 __all__ = ["PUBLISHING", "WAITING", "Job"]
 
@@ -53,6 +54,9 @@ class Job:
         self._speed = speed
         self._wait_subscribers = wait_subscribers
         self._on_change = on_change
+        self._view = ChainView(mempool=not isinstance(source, BlockFiles)) if publisher.replay_address else None
+        if self._view is not None:
+            publisher.set_snapshot(self._view.snapshot)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zmqpub-source", daemon=True)
 
@@ -122,6 +126,8 @@ class Job:
 
     def _count(self, event: Event) -> None:
         self.events += 1
+        if self._view is not None:
+            self._view.note(event)
         if isinstance(event, BlockConnected):
             self.blocks += 1
             self.height = event.height

@@ -44,6 +44,8 @@ def run(**given: Any) -> int:
         try:
             for notifier in publisher.active_notifiers():
                 screen.line(f"bound {notifier.type} {notifier.address} (hwm {notifier.hwm})")
+            if publisher.replay_address:
+                screen.line(f"bound replay {publisher.replay_address}")
             job.start()
             failed = watch.until_end(signals)
             if signals.received is not None:
