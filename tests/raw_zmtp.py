@@ -44,8 +44,9 @@ class RawPeer:
     the publisher greeted with, ``metadata`` (ZMTP 3) the properties of its READY.
     """
 
-    def __init__(self, port: int, version: tuple[int, int] | None = (3, 1), *, timeout: float = 10.0) -> None:
+    def __init__(self, port: int, version: tuple[int, int] | None = (3, 1), *, timeout: float = 10.0, socket_type: str = "SUB") -> None:
         self.version = version or (0, 0)
+        self.socket_type = socket_type
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = bytearray()
@@ -155,7 +156,7 @@ class RawPeer:
     def _shake_hands(self) -> None:
         self.send(greeting(self.version))
         self.greeted = self.take(64)
-        self.send(ready())
+        self.send(ready(self.socket_type))
         flags, body = self.frame()
         assert (flags & ~LONG, body[:6]) == (COMMAND, b"\x05READY")
         at = 6

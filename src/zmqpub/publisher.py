@@ -127,10 +127,10 @@ class Publisher:
         self._context: zmq.Context[Any] = zmq.Context(self.settings.io_threads) if context is None else context
         try:
             self.engine = _make_engine(self._context, self.settings, retain=config.replay is not None)
-            self._running = [self._open(endpoint) for endpoint in config.endpoints()]
             if config.replay is not None:
                 _refuse_live_socket(config.replay)
                 self._replay = Replay(config.replay, self.engine, self.settings)
+            self._running = [self._open(endpoint) for endpoint in config.endpoints()]
             for running in self._running:
                 running.endpoint.start([_INDEX[notifier.topic] for notifier in running.notifiers], running.address)
             self.engine.settle()

@@ -44,7 +44,7 @@ def _run(engine: Engine) -> None:
 _WARNINGS = {
     "evicted-stalled": "%s: disconnected subscriber %s, which took nothing for stall_timeout; %d bytes pending",
     "evicted-lagging": "%s: disconnected subscriber %s, the slowest, as the endpoint fell behind by max_lag; %d bytes pending",
-    "evicted-flooding": "%s: disconnected subscriber %s, which flooded the publisher with subscriptions; %d bytes pending",
+    "evicted-flooding": "%s: disconnected subscriber %s, which flooded the publisher with subscriptions or requests; %d bytes pending",
 }
 
 

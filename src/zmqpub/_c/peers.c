@@ -88,19 +88,23 @@ static uint64_t backlog_of(int fd) {
 
 uint64_t zp_peer_backlog(const zp_peer *peer) { return backlog_of(peer->fd); }
 
-/* Bytes that the peer's kernel acknowledged; 0 where the system does not tell (then only the backlog speaks). */
-static uint64_t acked_of(int fd) {
+/* A number of linux/tcp.h's struct tcp_info (Linux 4.1), whose place in the system's ABI is fixed; libcs' own differ in whether
+ * they reach that far. 0 where the system does not tell. */
+enum { BYTES_ACKED = 15, BYTES_RECEIVED = 16 };
+
+static uint64_t tcp_info_of(int fd, unsigned place) {
 #ifdef __linux__
-    /* tcpi_bytes_acked of linux/tcp.h (Linux 4.1), whose place in the system's ABI is fixed; libcs' own struct tcp_info
-     * differ in whether they reach that far. */
     uint64_t info[32];
     socklen_t size = sizeof info;
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 && size >= 128) return info[15];
+    if (fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 && size >= 8 * (place + 1)) return info[place];
 #else
-    (void)fd;
+    (void)fd, (void)place;
 #endif
     return 0;
 }
+
+/* Bytes that the peer's kernel acknowledged; where that is not known, only the backlog speaks. */
+static uint64_t acked_of(int fd) { return tcp_info_of(fd, BYTES_ACKED); }
 
 typedef union {
     struct sockaddr any;
@@ -277,4 +281,24 @@ int zp_peers_evict_slowest(zp_peers *p, zp_peer *out) {
     if (!worst) return 0;
     zp_peers_evict(p, worst, out);
     return 1;
+}
+
+/* ---- who says too much ---- */
+
+void zp_peers_heard(zp_peers *p, int libzmq_fd) {
+    zp_peer *peer = zp_peers_find(p, libzmq_fd);
+    if (peer) peer->heard = 1;
+}
+
+int zp_peers_evict_endless(zp_peers *p, uint64_t most, zp_peer *out) {
+    for (size_t i = 0; i < p->count; i++) {
+        zp_peer *peer = &p->list[i];
+        const uint64_t said = tcp_info_of(peer->fd, BYTES_RECEIVED);
+        if (peer->heard) peer->said_before = said;
+        peer->heard = 0;
+        if (peer->evicted || said - peer->said_before <= most) continue;
+        zp_peers_evict(p, peer, out);
+        return 1;
+    }
+    return 0;
 }

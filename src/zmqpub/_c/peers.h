@@ -28,6 +28,8 @@ typedef struct {
     uint16_t subscribed[ZP_PEER_TOPICS]; /* bit n: it subscribed to the first n bytes of the topic */
     unsigned said;           /* messages upstream within the second that began at said_since */
     uint64_t said_since;
+    int heard;               /* a whole message came since the last look at how much it says */
+    uint64_t said_before;    /* bytes that it had sent by then */
     size_t useless;          /* bytes of its subscriptions to what is no topic: each costs libzmq some 50 bytes of memory */
     char address[96];
 } zp_peer;
@@ -74,6 +76,10 @@ int zp_peers_evict_stalled(zp_peers *p, uint64_t now, uint64_t stall_ns, zp_peer
 zp_peer *zp_peers_find(zp_peers *p, int libzmq_fd);
 void zp_peers_subscribe(zp_peers *p, zp_peer *peer, int topic, unsigned length, int on);
 void zp_peers_evict(zp_peers *p, zp_peer *peer, zp_peer *out);
+/* libzmq keeps a message that is not whole yet, whatever its size. zp_peers_heard: one is whole; 1 with a copy in *out: one was
+ * disconnected that sent more than `most` bytes without that. Unix sockets do not tell. */
+void zp_peers_heard(zp_peers *p, int libzmq_fd);
+int zp_peers_evict_endless(zp_peers *p, uint64_t most, zp_peer *out);
 /* Disconnect the one with the most pressure; 0 when no connection has any backlog. */
 int zp_peers_evict_slowest(zp_peers *p, zp_peer *out);
 

@@ -9,7 +9,9 @@
 #define ANSWERS 4                    /* that libzmq keeps for a client which does not take them */
 #define REQUESTS 16                  /* that it keeps of a client while others are served */
 #define LARGEST_FRAME 65536          /* bytes: beyond that libzmq disconnects the client */
+#define LONGEST_MESSAGE (4u << 20)   /* bytes, in however many frames: beyond that we do */
 #define LOOK_EVERY_MS 100            /* at who takes nothing, while something is under way */
+#define GLANCE_EVERY_MS 250          /* at who says too much, while anybody is connected */
 #define LAST_LINGER_MS 200           /* at the end, for what is on its way to the kernel */
 #define NICE 5                       /* how much less of a busy processor than the live endpoints */
 
@@ -92,20 +94,27 @@ static int read_letter(zp_replay *r, zp_replay_letter *letter) {
     return got;
 }
 
-/* ---- who takes nothing ---- */
+/* ---- who takes nothing, or says too much ---- */
 
-static void evict_stalled(zp_replay *r) {
+static void report_eviction(zp_replay *r, int what, const zp_peer *gone) {
+    atomic_fetch_add(&r->counts.evictions, 1);
+    zp_log_add(r->log, what, r->listener.bound, gone->address, gone->backlog, 0);
+}
+
+static void evict(zp_replay *r) {
     const uint64_t now = zp_now(), stall = r->settings.stall_ns;
+    zp_peers *peers = &r->listener.peers;
     zp_peer gone;
-    zp_peers_sample(&r->listener.peers, now, stall > 1000000000u ? stall : 1000000000u);
-    while (zp_peers_evict_stalled(&r->listener.peers, now, stall, &gone)) {
-        atomic_fetch_add(&r->counts.evictions, 1);
-        zp_log_add(r->log, ZP_LOG_EVICTED_STALLED, r->listener.bound, gone.address, gone.backlog, 0);
-    }
+    zp_peers_sample(peers, now, stall > 1000000000u ? stall : 1000000000u);
+    while (zp_peers_evict_stalled(peers, now, stall, &gone)) report_eviction(r, ZP_LOG_EVICTED_STALLED, &gone);
+    while (zp_peers_evict_endless(peers, LONGEST_MESSAGE, &gone)) report_eviction(r, ZP_LOG_EVICTED_FLOODING, &gone);
 }
 
 /* Even what libzmq has let go of may still be with the kernel, for a client that takes nothing. */
-static int needs_care(zp_replay *r) { return zp_clients_under_way(&r->clients) || zp_peers_any_backlog(&r->listener.peers); }
+static long patience_ms(zp_replay *r) {
+    if (zp_clients_under_way(&r->clients) || zp_peers_any_backlog(&r->listener.peers)) return LOOK_EVERY_MS;
+    return r->listener.peers.count ? GLANCE_EVERY_MS : -1;
+}
 
 /* ---- the thread ---- */
 
@@ -113,7 +122,7 @@ static int needs_care(zp_replay *r) { return zp_clients_under_way(&r->clients) |
 static int rest(zp_replay *r) {
     zmq_pollitem_t items[] = {
         {r->listener.socket, 0, ZMQ_POLLIN, 0}, {r->listener.monitor, 0, ZMQ_POLLIN, 0}, {NULL, r->wakeup.read_fd, ZMQ_POLLIN, 0}};
-    if (zp_zmq.poll_(items, 3, needs_care(r) ? LOOK_EVERY_MS : -1) < 0 && zp_zmq.errno_() != EINTR) return r->error = zp_zmq.errno_(), -1;
+    if (zp_zmq.poll_(items, 3, patience_ms(r)) < 0 && zp_zmq.errno_() != EINTR) return r->error = zp_zmq.errno_(), -1;
     if (items[1].revents) zp_listener_look(&r->listener);
     if (items[2].revents) zp_wakeup_clear(&r->wakeup);
     return 0;
@@ -123,6 +132,7 @@ static int serve_one(zp_replay *r) {
     zp_replay_letter letter;
     const int got = read_letter(r, &letter);
     if (got <= 0) return got;
+    zp_peers_heard(&r->listener.peers, zp_zmq.msg_get_(&letter.frame, ZMQ_SRCFD));
     const int result = zp_replay_serve(r, &letter);
     zp_zmq.msg_close_(&letter.identity);
     zp_zmq.msg_close_(&letter.frame);
@@ -138,7 +148,7 @@ static int serve(zp_replay *r) {
         if (zp_now() - last_look < LOOK_EVERY_MS * 1000000u) continue;
         last_look = zp_now();
         zp_listener_look(&r->listener);
-        evict_stalled(r);
+        evict(r);
     }
     return 0;
 }
@@ -150,7 +160,7 @@ static int linger(zp_replay *r) {
     while (zp_clients_under_way(&r->clients) && zp_now() < atomic_load(&r->stop_deadline)) {
         nanosleep(&nap, NULL);
         zp_listener_look(&r->listener);
-        evict_stalled(r);
+        evict(r);
     }
     const uint64_t deadline = atomic_load(&r->stop_deadline), now = zp_now();
     const uint64_t left_ms = deadline > now ? (deadline - now) / 1000000 : 0;
