@@ -60,6 +60,12 @@ def hand_over(publisher: Publisher, events: str) -> None:
         ("A1", "R1", 0),
         ("A1 R1", "R1 A1 R2", 2),
         ("", "C1 T1 A1", 0),
+        # Once it is clear where the repetition is, it may tell what is history by now.
+        ("A1 C1 T1 C2 T2", "A1 C1 T1 C2 T2 C3", 5),
+        ("A1 C1 T1 D1 C2 C3 T3 A2", "A1 C1 T1 D1 C2 C3 T3 A2 A3", 8),
+        ("A1 C1 T1 D1 C2 C3 T3 A2", "C2 C3 T3 A2 C4", 4),
+        ("A1 C1 D1 C1 D1 C1 T1", "A1 C1 D1 C1 D1 C1 T1 D1", 7),
+        ("A1 C1 T1 D1 C2", "A1 C1 T1 C2 D2", 4),
     ],
 )
 def test_repetitions(path: Path, before: str, after: str, recognized: int) -> None:
