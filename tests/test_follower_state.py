@@ -415,14 +415,14 @@ class TestCursor:
         fresh = make_state(can_ask=True)
         unpack_cursor(pack_cursor(state, None), fresh)
         with pytest.raises(CursorError, match="another chain"):
-            run(fresh.start(), SimulatedNode(simulate(99, start_time=1_600_000_000)))
+            run(fresh.blocks.check_cursor(), SimulatedNode(simulate(99, start_time=1_600_000_000)))
 
     def test_a_node_of_this_chain_is_taken(self) -> None:
         state = make_state()
         feed(state, published(STORIES[0]))
         fresh = make_state(can_ask=True)
         unpack_cursor(pack_cursor(state, None), fresh)
-        run(fresh.start(), SimulatedNode([*STORIES[0].before, *STORIES[0]]))
+        run(fresh.blocks.check_cursor(), SimulatedNode([*STORIES[0].before, *STORIES[0]]))
         assert drain(fresh) == []
 
 

@@ -20,6 +20,7 @@ from zmqpub.errors import (
     UnsupportedError,
     ZmqPubError,
 )
+from zmqpub.follower import AsyncChainFollower, ChainFollower
 from zmqpub.primitives import BlockHeader, TxIn, TxOut
 from zmqpub.publisher import ActiveNotifier, Publisher
 from zmqpub.repair import HeaderInfo, MempoolSnapshot, Repair
@@ -50,9 +51,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActiveNotifier",
+    "AsyncChainFollower",
     "BindError",
     "Block",
     "BlockHeader",
+    "ChainFollower",
     "ClosedError",
     "ConfigError",
     "ConfigProblem",

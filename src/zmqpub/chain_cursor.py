@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn, TypeAlias
 
+from zmqpub.chain_blocks import BlockTeller
 from zmqpub.chain_events import BlockConnected, BlockDisconnected, ChainEvent, ChainGap, MempoolReset, TransactionAdded, TransactionRemoved
 from zmqpub.chain_line import RECENT_BLOCKS, ChainLine, Link
 from zmqpub.chain_merge import Merge
@@ -32,10 +33,13 @@ _VERSION: Final = 1
 _FLAGS: Final = ("catching_up", "uncertain", "owes_blocks", "owes_mempool")
 
 
-def pack_cursor(state: ChainState, subscriber: JSONValue) -> dict[str, JSONValue]:
-    """The position of ``state`` and the subscriber's, together."""
+def pack_cursor(state: ChainState, subscriber: JSONValue, *, unfinished: bool = False) -> dict[str, JSONValue]:
+    """The position of ``state`` and the subscriber's, together.
+
+    ``unfinished``: whether what the last item asks of the node was not answered yet; it is asked anew then.
+    """
     events, held = state.queue.save()
-    flags = [name for name in _FLAGS if getattr(state, name)]
+    flags = [name for name in _FLAGS if getattr(_owner(state, name), name) or (unfinished and name.startswith("owes_"))]
     if any(isinstance(event, MempoolReset) for event in events):
         # A snapshot may be large, and a new one is as good: it is asked for again.
         events = [event for event in events if not isinstance(event, (MempoolReset, TransactionAdded, TransactionRemoved))]
@@ -43,7 +47,7 @@ def pack_cursor(state: ChainState, subscriber: JSONValue) -> dict[str, JSONValue
     cursor: dict[str, JSONValue] = {
         "version": _VERSION,
         "recent": _recent(state.line),
-        "heard": [topic for topic, heard in (("sequence", state.labels_heard), ("rawblock", state.bodies_heard)) if heard],
+        "heard": [topic for topic, heard in (("sequence", state.labels_heard), ("rawblock", state.blocks.bodies_heard)) if heard],
         "flags": list[JSONValue](flags),
         "mempool": {"floor": state.numbers.floor, "last": dict[str, JSONValue](state.numbers.last)},
         "subscriber": subscriber,
@@ -57,6 +61,10 @@ def pack_cursor(state: ChainState, subscriber: JSONValue) -> dict[str, JSONValue
     return cursor
 
 
+def _owner(state: ChainState, flag: str) -> ChainState | BlockTeller:
+    return state if flag.startswith("owes_") else state.blocks
+
+
 def subscriber_part(cursor: Mapping[str, Any]) -> Any:
     """What the subscriber is to be resumed from."""
     _check_version(cursor)
@@ -66,13 +74,13 @@ def subscriber_part(cursor: Mapping[str, Any]) -> Any:
 def unpack_cursor(cursor: Mapping[str, Any], state: ChainState) -> None:
     """Put a new ``state`` where `pack_cursor` found the old one; CursorError for what is no cursor of ours."""
     _check_version(cursor)
-    state.line = _take(cursor, "recent", _line)
+    state.blocks.line = _take(cursor, "recent", _line)
     heard = _take(cursor, "heard", lambda value: {str(topic) for topic in value})
-    state.labels_heard, state.bodies_heard = "sequence" in heard, "rawblock" in heard
+    state.labels_heard, state.blocks.bodies_heard = "sequence" in heard, "rawblock" in heard
     for flag in _take(cursor, "flags", lambda value: [str(name) for name in value]):
         if flag not in _FLAGS:
             _refuse("flags", f"{flag!r} is none that this version knows")
-        setattr(state, flag, True)
+        setattr(_owner(state, flag), flag, True)
     floor, last = _take(
         cursor, "mempool", lambda value: (int(value["floor"]), {str(key): int(number) for key, number in value["last"].items()})
     )

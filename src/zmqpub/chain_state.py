@@ -14,26 +14,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
 from zmqpub._fast import Block, HashBlock, HashTx, RawBlock, RawTx, Sequence
-from zmqpub.chain_events import (
-    BlockConnected,
-    BlockDisconnected,
-    ChainEvent,
-    ChainGap,
-    MempoolReset,
-    TransactionAdded,
-    TransactionRemoved,
-)
-from zmqpub.chain_line import RECENT_BLOCKS, ChainLine, Link
+from zmqpub.chain_blocks import BlockTeller
+from zmqpub.chain_events import BlockConnected, BlockDisconnected, ChainEvent, MempoolReset, TransactionAdded, TransactionRemoved
+from zmqpub.chain_line import ChainLine, Link
 from zmqpub.chain_mempool import BodyShelf, MempoolNumbers, Seen, Step, is_coinbase
 from zmqpub.chain_merge import Merge, Verdict
 from zmqpub.chain_queue import EventQueue
-from zmqpub.chain_walk import NoWayError, Work, ask_best, ask_block, ask_header, ask_mempool, known_link, walk
-from zmqpub.errors import CursorError, RepairError
+from zmqpub.chain_walk import Work, ask_mempool
+from zmqpub.errors import RepairError
 from zmqpub.stream_events import Connected, Disconnected, Lost, Malformed, MempoolGap, Restart, Stale
 from zmqpub.wire import SequenceLabel, Topic
 
@@ -47,10 +39,7 @@ StoryKey: TypeAlias = "tuple[str, bytes, int | None]"
 _ADDED, _REMOVED = SequenceLabel.ADDED, SequenceLabel.REMOVED
 _TIP = "tip"
 _BLOCK_TOPICS = (Topic.HASHBLOCK, Topic.RAWBLOCK)
-_FRUITLESS = 2  # blocks that waited in vain for their bodies, before rawblock is taken for not published
-_SPARE_BODIES = 8
 _WARN_AFTER = 1000
-_KNOWN_AT_START = 12
 _RETRY_SECONDS = 5.0
 
 
@@ -71,31 +60,21 @@ class ChainState:
         walk_limit: int = 2016,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.line = ChainLine()
         self.queue = EventQueue()
+        self.blocks = BlockTeller(self.queue, topics, can_ask=can_ask, walk_limit=walk_limit)
         self.numbers = MempoolNumbers()
         self.labels_heard = False
         """Whether a ``sequence`` message came: then its labels tell of blocks."""
-        self.bodies_heard = False
-        """Whether a ``rawblock`` came."""
         self.owes_blocks = False
         """Whether the chain has to be compared with the node's before anything more is told of it."""
         self.owes_mempool = False
-        self.catching_up = False
-        """Whether the chain was taken from the node, so that what was published before that may still be on its way."""
-        self.uncertain = False
-        """Whether something is missing before the next block, which was told already."""
         self.merge: Merge[StoryKey] | None = Merge() if sources > 1 else None
         self.started = False
         self.pop: Callable[[], ChainEvent | None] = self.queue.pop
         self._topics = frozenset(topics)
         self._can_ask = can_ask
-        self._walk_limit = walk_limit
         self._clock = clock
         self._retry_at: float | None = None  # after a node did not answer
-        self._fruitless = 0
-        self._bodies: OrderedDict[bytes, Block] = OrderedDict()
-        self._forgotten: OrderedDict[bytes, Link] = OrderedDict()
         self._announced: tuple[bytes, str] | None = None
         self._shelf = BodyShelf()
         self._seen = Seen()
@@ -117,6 +96,11 @@ class ChainState:
             Connected: self._connection,
         }
 
+    @property
+    def line(self) -> ChainLine:
+        """The chain as it was told last."""
+        return self.blocks.line
+
     # In
 
     def take(self, item: object) -> Work[None] | None:
@@ -132,8 +116,13 @@ class ChainState:
 
     @property
     def waiting(self) -> bool:
-        """Does something wait that ``idle`` would let go?"""
+        """Does a block wait for its body, until ``idle`` lets it go?"""
         return self.queue.holding or self._announced is not None
+
+    @property
+    def owing(self) -> bool:
+        """Is something to be asked of the node again, which did not answer?"""
+        return self._can_ask and (self.owes_blocks or self.owes_mempool)
 
     def start(self) -> Work[None]:
         """What is to be asked first. Runs by itself with the first item that is taken."""
@@ -142,9 +131,7 @@ class ChainState:
         self.started = True
         if not self._can_ask:
             return
-        if self.line.tip is not None:
-            yield from self._check_cursor()
-        elif self._tells_blocks:
+        if self.line.tip is None and self._tells_blocks:
             self.owes_blocks = True
         if self._tells_mempool and not self.numbers.last and not self.numbers.floor:
             self.owes_mempool = True
@@ -242,29 +229,28 @@ class ChainState:
         yield from self._settle(source)
         yield from self._mend("the chain is not known for sure")
         if block_hash in self.line:
-            self._caught_up(block_hash)
+            self.blocks.caught_up(block_hash)
             return
-        body = self._bodies.pop(block_hash, None)
-        link = yield from self._place(block_hash, body)
+        body = self.blocks.take_spare(block_hash)
+        link = yield from self.blocks.place(block_hash, body)
         tip = self.line.tip
-        if link.previous is None and tip is not None and not self.uncertain:
+        if link.previous is None and tip is not None and not self.blocks.uncertain:
             link = link._replace(previous=tip.hash)  # by the label's rule; checked once the body is here
-        teller = source if source in self._body_sources or not self.bodies_heard else None
+        teller = source if source in self._body_sources or not self.blocks.bodies_heard else None
         yield from self._follow_to(link, teller, hold=True)
 
     def _disconnected(self, block_hash: bytes, source: str) -> Work[None]:
         yield from self._settle(source)
         yield from self._mend("the chain is not known for sure")
         tip = self.line.tip
-        if self.catching_up:
+        if self.blocks.catching_up:
             if block_hash in self.line:
                 yield from self._catch_up()
-        elif tip is None or (self.uncertain and block_hash not in self.line):
+        elif tip is None or (self.blocks.uncertain and block_hash not in self.line):
             self.line.clear()
             self.queue.put(BlockDisconnected(block_hash))
         elif block_hash in self.line:
-            while self._disconnect_tip().hash != block_hash:
-                pass
+            self.blocks.disconnect_to(block_hash)
         else:
             self._owe(blocks=True)
             yield from self._mend(f"block {block_hash.hex()} was disconnected and had not been connected")
@@ -273,8 +259,8 @@ class ChainState:
 
     def _rawblock(self, message: RawBlock) -> Work[None] | None:
         source, block_hash, block = message.address, message.hash, message.block
-        if not self.bodies_heard:
-            self.bodies_heard = True
+        if not self.blocks.bodies_heard:
+            self.blocks.bodies_heard = True
             if not self.labels_heard:
                 self._change_teller()
         self._body_sources.add(source)
@@ -282,53 +268,44 @@ class ChainState:
             self._announced = None
         held = self.queue.held(block_hash)
         if held is not None:
-            return self._body_of(held, block)
+            return self._body(held, block)
         if self.labels_heard:
             if block_hash in self.line:
                 self.line.keep_body(block_hash, block)
                 return None
             if source not in self._label_sources or self.merge is not None:
-                self._keep_spare(block_hash, block)
+                self.blocks.keep_spare(block_hash, block)
                 return None
         elif not self._is_news(source, _TIP, block_hash):
             return None
         return self._new_tip(Link(block_hash, None, block.header.prev_hash, block), source)
 
-    def _body_of(self, held: BlockConnected, block: Block) -> Work[None]:
-        """The body of a block that waits for it; bodies come in order, so those before it have none."""
-        block_hash, previous = held.hash, block.header.prev_hash
-        self._fruitless = 0
-        yield from self._without_body(self.queue.before(block_hash))
-        tip = self.line.tip
-        if previous == held.previous or tip is None or tip.hash != block_hash:
-            self.line.keep_body(block_hash, block)
-            self.queue.settle(block_hash, block)
-            return
-        self.queue.withdraw(block_hash)
-        self.line.disconnect()
-        yield from self._follow_to(Link(block_hash, None, previous, block), None, hold=False)
+    def _body(self, held: BlockConnected, block: Block) -> Work[None]:
+        link = yield from self.blocks.body_of(held, block)
+        if link is not None:
+            yield from self._follow_to(link)
 
     def _hashblock(self, message: HashBlock) -> Work[None] | None:
-        if self.labels_heard or self.bodies_heard or message.hash in self.line:
+        if self.labels_heard or self.blocks.bodies_heard or message.hash in self.line:
             return None
         if not self._is_news(message.address, _TIP, message.hash):
             return None
-        if Topic.RAWBLOCK in self._topics and self._fruitless < _FRUITLESS:
+        if self.blocks.may_have_bodies:
             self._announced = (message.hash, message.address)
             return None
         return self._announced_tip(message.hash, message.address)
 
     def _announced_tip(self, block_hash: bytes, source: str) -> Work[None]:
-        link = yield from self._place(block_hash, None)
+        link = yield from self.blocks.place(block_hash, None)
         yield from self._new_tip(link, source)
 
     def _new_tip(self, link: Link, source: str) -> Work[None]:
         yield from self._settle(source)
         yield from self._mend("the chain is not known for sure")
         if link.hash in self.line:
-            self._caught_up(link.hash)
+            self.blocks.caught_up(link.hash)
         else:
-            yield from self._follow_to(link, None, hold=False)
+            yield from self._follow_to(link)
 
     # The chain
 
@@ -346,140 +323,19 @@ class ChainState:
             self._owe(blocks=True, mempool=self._tells_mempool)
         return verdict is not Verdict.SEEN
 
-    def _place(self, block_hash: bytes, block: Block | None) -> Work[Link]:
-        """A block's place, as far as it can be known."""
-        link = known_link(block_hash, block, self._forgotten)
-        if link is not None:
-            return link
-        if self._can_ask:
-            try:
-                height, previous = yield from ask_header(block_hash)
-            except RepairError as error:
-                _log.warning("block %s: its parent is not known: %s", block_hash.hex(), error)
-            else:
-                return Link(block_hash, height, previous)
-        return Link(block_hash)
+    # Bodies
 
-    def _follow_to(self, link: Link, teller: str | None, *, hold: bool) -> Work[None]:
-        """Make ``link`` the tip, over all that lies between."""
-        tip = self.line.tip
-        if self.catching_up:
-            if tip is not None and link.previous != tip.hash:
-                yield from self._catch_up()
-                return
-            self.catching_up = False
-        if tip is None or link.previous == tip.hash:
-            self._connect(link, teller, hold)
-        elif link.previous is None and not self.uncertain:
-            self._connect(link, teller, hold)  # hashblock alone: the parent cannot be known
+    def _follow_to(self, link: Link, teller: str | None = None, *, hold: bool = False) -> Work[None]:
+        if self.blocks.is_behind(link):
+            yield from self._catch_up()
         else:
-            yield from self._walk_to(link)
-        self.uncertain = False
-
-    def _walk_to(self, link: Link) -> Work[None]:
-        reason = "something is missing before it"
-        if link.previous is not None:
-            try:
-                path = yield from self._path(link)
-            except RepairError as error:
-                reason = str(error)
-            else:
-                yield from self._take_path(path)
-                return
-        if not self.uncertain:
-            self._tell_gap(f"block {link.hash.hex()}: {reason}", blocks=True)
-        self.line.clear()
-        self._connect(link, None, hold=False)
+            yield from self.blocks.follow_to(link, teller, hold=hold)
 
     def _catch_up(self) -> Work[None]:
         self._owe(blocks=True)
         yield from self._mend("while catching up with the node")
 
-    def _walk_to_best(self, reason: str) -> Work[None]:
-        """Follow the node to its tip. RepairError where it does not answer."""
-        best = yield from ask_best()
-        tip = self.line.tip
-        self.catching_up = True
-        if tip is None:
-            yield from self._begin_at(best)
-        elif best in self.line:
-            # The node is where we are, or went back without a new tip (invalidateblock).
-            while (tip := self.line.tip) is not None and tip.hash != best:
-                self._disconnect_tip()
-        else:
-            height, previous = yield from ask_header(best)
-            try:
-                path = yield from self._path(Link(best, height, previous))
-            except NoWayError as error:
-                self._tell_gap(f"{reason}; {error}", blocks=True)
-                self.line.clear()
-                path = [Link(best, height, previous)]
-            _log.info("%d blocks taken from the node: %s", len(path), reason)
-            yield from self._take_path(path)
-
-    def _begin_at(self, best: bytes) -> Work[None]:
-        """Take the node's last blocks for known, without telling them: a fork below them would have no other way back."""
-        links: list[Link] = []
-        previous = best
-        while len(links) < _KNOWN_AT_START and any(previous):
-            block_hash = previous
-            try:
-                height, previous = yield from ask_header(block_hash)
-            except RepairError:
-                if not links:
-                    raise
-                break
-            links.append(Link(block_hash, height, previous))
-        for link in reversed(links):
-            self.line.connect(link)
-
-    def _path(self, link: Link) -> Work[list[Link]]:
-        return walk(link, self.line, self._forgotten, ask=self._can_ask, bodies=self._wants_bodies, limit=self._walk_limit)
-
-    def _take_path(self, path: list[Link]) -> Work[None]:
-        if self._wants_bodies and path[-1].block is None and self._can_ask:
-            try:
-                path[-1] = path[-1]._replace(block=(yield from ask_block(path[-1].hash)))
-            except RepairError as error:
-                _log.warning("block %s has no body: %s", path[-1].hash.hex(), error)
-        while (tip := self.line.tip) is not None and tip.hash != path[0].previous:
-            self._disconnect_tip()
-        for link in path:
-            self._connect(link, None, hold=False)
-
-    def _connect(self, link: Link, teller: str | None, hold: bool) -> None:
-        link = self.line.connect(link)
-        self._forgotten.pop(link.hash, None)
-        event = BlockConnected(link.hash, link.height, link.previous, link.block)
-        if hold and link.block is None and Topic.RAWBLOCK in self._topics and (self.bodies_heard or self._fruitless < _FRUITLESS):
-            self.queue.hold(event, teller)
-        else:
-            self.queue.put(event)
-
-    def _disconnect_tip(self) -> Link:
-        link = self.line.disconnect()
-        self._forgotten[link.hash] = link._replace(block=None)
-        while len(self._forgotten) > RECENT_BLOCKS:
-            self._forgotten.popitem(last=False)
-        self.queue.put(BlockDisconnected(link.hash, link.height, link.block))
-        return link
-
-    def _caught_up(self, block_hash: bytes) -> None:
-        """A block that is known already was told; the tip itself: from here on the stream is ahead."""
-        if self.line.tip is not None and self.line.tip.hash == block_hash:
-            self.catching_up = False
-
     # Bodies
-
-    @property
-    def _wants_bodies(self) -> bool:
-        return self.bodies_heard and Topic.RAWBLOCK in self._topics
-
-    def _keep_spare(self, block_hash: bytes, block: Block) -> None:
-        """A body that came before its label, from another address."""
-        self._bodies[block_hash] = block
-        while len(self._bodies) > _SPARE_BODIES:
-            self._bodies.popitem(last=False)
 
     def _passed(self, source: str) -> Work[None] | None:
         """``source`` sent something else than a block: bodies that it would have sent next do not come."""
@@ -493,33 +349,18 @@ class ChainState:
             yield from work
 
     def _settle(self, source: str) -> Work[None]:
-        yield from self._without_body(self.queue.waits_for(source))
+        yield from self.blocks.without_body(self.queue.waits_for(source))
         if self._announced is not None and self._announced[1] == source:
             block_hash = self._announced[0]
             self._announced = None
-            self._fruitless += 1
+            self.blocks.fruitless += 1
             yield from self._announced_tip(block_hash, source)
 
     def _settle_all(self) -> Work[None]:
-        yield from self._without_body([event.hash for event in self.queue.held_blocks()])
+        yield from self.blocks.without_body([event.hash for event in self.queue.held_blocks()])
         if self._announced is not None:
             yield from self._settle(self._announced[1])
         yield from self._mend("after a pause")
-
-    def _without_body(self, hashes: list[bytes]) -> Work[None]:
-        """Let blocks go that no rawblock brought; a node that can be asked has them."""
-        for block_hash in hashes:
-            block = None
-            if self._can_ask and self._wants_bodies:
-                try:
-                    block = yield from ask_block(block_hash)
-                except RepairError as error:
-                    _log.warning("block %s has no body: %s", block_hash.hex(), error)
-            if not self.bodies_heard:
-                self._fruitless += 1
-            if block is not None:
-                self.line.keep_body(block_hash, block)
-            self.queue.settle(block_hash, block)
 
     # Trouble
 
@@ -556,7 +397,7 @@ class ChainState:
         """Who tells of blocks."""
         if self.labels_heard:
             return Topic.SEQUENCE
-        return Topic.RAWBLOCK if self.bodies_heard else Topic.HASHBLOCK
+        return Topic.RAWBLOCK if self.blocks.bodies_heard else Topic.HASHBLOCK
 
     @property
     def _mempool_topic(self) -> Topic:
@@ -594,7 +435,7 @@ class ChainState:
             return
         try:
             if self.owes_blocks:
-                yield from self._walk_to_best(reason)
+                yield from self.blocks.walk_to_best(reason)
                 self.owes_blocks = False
             if self.owes_mempool:
                 yield from self._take_snapshot()
@@ -605,8 +446,8 @@ class ChainState:
             self._retry_at = self._clock() + _RETRY_SECONDS
 
     def _tell_missing(self, reason: str) -> None:
-        self._tell_gap(reason, blocks=self.owes_blocks, mempool=self.owes_mempool)
-        self.uncertain = self.uncertain or self.owes_blocks
+        self.blocks.tell_gap(reason, blocks=self.owes_blocks, mempool=self.owes_mempool)
+        self.blocks.uncertain = self.blocks.uncertain or self.owes_blocks
 
     def _take_snapshot(self) -> Work[None]:
         txids, mempool_sequence = yield from ask_mempool()
@@ -615,23 +456,3 @@ class ChainState:
             for txid in txids:
                 self._seen.add(txid)
         self.queue.put(MempoolReset(tuple(txids), mempool_sequence))
-
-    def _tell_gap(self, reason: str, *, blocks: bool = False, mempool: bool = False) -> None:
-        _log.warning("the chain's story has a gap: %s", reason)
-        self.queue.put(ChainGap(reason, blocks, mempool))
-
-    def _check_cursor(self) -> Work[None]:
-        """CursorError where the node knows none of the blocks that the cursor names."""
-        try:
-            yield from ask_best()
-        except RepairError as error:
-            _log.warning("the cursor was not compared with the node's chain: %s", error)
-            return
-        links = [link.hash for link in self.line]
-        for block_hash in (links[-1], links[len(links) // 2], links[0]):
-            try:
-                yield from ask_header(block_hash)
-            except RepairError:
-                continue
-            return
-        raise CursorError("recent", f"another chain: the node knows none of these blocks, the last of which is {links[-1].hex()}")

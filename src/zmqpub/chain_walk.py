@@ -13,7 +13,7 @@ from zmqpub.chain_line import ChainLine, Link
 from zmqpub.errors import RepairError
 from zmqpub.repair import HeaderInfo, MempoolSnapshot, Repair
 
-__all__ = ["Ask", "NoWayError", "Work", "answer", "ask_best", "ask_block", "ask_header", "ask_mempool", "known_link", "walk"]
+__all__ = ["Ask", "NoWayError", "Questions", "Work", "answer", "ask_best", "ask_block", "ask_header", "ask_mempool", "known_link", "walk"]
 
 Method = Literal["get_best_block_hash", "get_block", "get_block_header", "get_mempool"]
 T = TypeVar("T")
@@ -32,6 +32,29 @@ class Ask(NamedTuple):
 
 Work = Generator[Ask, Any, T]
 """What needs answers before it is done."""
+
+
+class Questions:
+    """Work under way. Its question stays the same until it is answered, however often the asking is interrupted."""
+
+    def __init__(self, work: Work[None]) -> None:
+        self._work = work
+        self.ask: Ask | None = next(work, None)
+        """The question; None once the work is done."""
+
+    def reply(self, value: Any) -> None:
+        """The answer."""
+        try:
+            self.ask = self._work.send(value)
+        except StopIteration:
+            self.ask = None
+
+    def fail(self, error: RepairError) -> None:
+        """There is no answer."""
+        try:
+            self.ask = self._work.throw(error)
+        except StopIteration:
+            self.ask = None
 
 
 def answer(repair: Repair, ask: Ask) -> Any:

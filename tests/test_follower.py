@@ -1,0 +1,229 @@
+"""ChainFollower over real sockets: a publisher with a replay endpoint, a subscriber, and a node to ask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from chain_stories import Consumer, SimulatedNode, Story, simulate, told
+from listening import ALL_TOPICS, address_of, everything, wait_wanted
+
+from zmqpub import ChainFollower, ClosedError, ConfigError, CursorError, Publisher, Subscriber, Topic
+from zmqpub.chain_events import BlockConnected, BlockDisconnected, ChainEvent, ChainGap, MempoolReset, TransactionAdded
+from zmqpub.sources import events as source_events
+from zmqpub.sources.events import hand_over
+
+PATIENCE = 20.0
+REPLAY = "tcp://127.0.0.1:*"
+LABELS_AND_BODIES = (Topic.RAWBLOCK, Topic.RAWTX, Topic.SEQUENCE)
+
+
+@pytest.fixture(scope="module")
+def story() -> Story:
+    return simulate(4, 12)
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    with Publisher(everything() | {"zmqpubreplay": REPLAY}) as publisher:
+        yield publisher
+
+
+def replay_of(publisher: Publisher) -> str:
+    stats = publisher.stats().replay
+    assert stats is not None
+    return stats.address
+
+
+def subscribe(publisher: Publisher, **options: Any) -> Subscriber:
+    if "replay" not in options:
+        options["replay"] = replay_of(publisher)
+    return Subscriber(address_of(publisher), **({"topics": LABELS_AND_BODIES} | options))
+
+
+def publish(publisher: Publisher, events: list[source_events.Event]) -> None:
+    for event in events:
+        hand_over(event, publisher)
+
+
+def receive(follower: ChainFollower, count: int) -> list[ChainEvent]:
+    return [follower.recv(PATIENCE) for _ in range(count)]
+
+
+def wanted(story: list[source_events.Event]) -> list[tuple[str, bytes]]:
+    """What is to be told of it: kind, and block or transaction."""
+    return [name(event) for event in map(told, story) if event is not None]
+
+
+def name(event: ChainEvent) -> tuple[str, bytes]:
+    assert not isinstance(event, (ChainGap, MempoolReset)), event
+    return type(event).__name__, event.hash if isinstance(event, (BlockConnected, BlockDisconnected)) else event.txid
+
+
+def test_it_tells_the_story_that_was_published(publisher: Publisher, story: Story) -> None:
+    with subscribe(publisher) as subscriber:
+        follower = ChainFollower(subscriber)
+        publish(publisher, story)
+        events = receive(follower, len(wanted(story)))
+    assert [name(event) for event in events] == wanted(story)
+    assert all(event.transaction is not None for event in events if isinstance(event, TransactionAdded))
+    tips = {event.block.hash for event in story if isinstance(event, source_events.UpdatedBlockTip)}
+    assert all(event.block is not None for event in events if isinstance(event, BlockConnected) and event.hash in tips)
+    assert follower.tip is not None
+    assert follower.tip.hash == events[-1].hash if isinstance(events[-1], BlockConnected) else True
+    assert follower.tip.hash.hex() in repr(follower)
+
+
+def test_iterating_ends_with_the_subscriber(publisher: Publisher, story: Story) -> None:
+    subscriber = subscribe(publisher)
+    follower = ChainFollower(subscriber)
+    publish(publisher, story)
+    got = []
+    for event in follower:
+        got.append(name(event))
+        if len(got) == len(wanted(story)):
+            subscriber.close()
+    assert got == wanted(story)
+    with pytest.raises(ClosedError):
+        follower.recv(0.1)
+
+
+def test_a_consumer_starts_again_where_it_was(publisher: Publisher, story: Story) -> None:
+    """Its cursor goes through JSON; what happened while it was away is replayed, nothing twice."""
+    expected = wanted(story)
+    got: list[tuple[str, bytes]] = []
+    with subscribe(publisher) as subscriber:
+        cursor = ChainFollower(subscriber).cursor()
+    parts = 6
+    size = len(story) // parts + 1
+    for part in range(parts + 1):
+        publish(publisher, story[part * size : (part + 1) * size])
+        there = len(wanted(story[: (part + 1) * size]))
+        with subscribe(publisher, resume=ChainFollower.subscriber_cursor(cursor)) as subscriber:
+            follower = ChainFollower(subscriber, cursor=cursor)
+            left = 1 if part < parts else 0  # for the next
+            got += [name(event) for event in receive(follower, there - len(got) - left)]
+            cursor = json.loads(json.dumps(follower.cursor()))
+    assert got == expected
+
+
+def test_without_replay_a_node_closes_the_gap(story: Story) -> None:
+    """The subscriber is away for the middle of the story: it learns of what was lost, and the node tells the rest."""
+    node = SimulatedNode(story.before)
+    with Publisher(everything()) as publisher:
+        with subscribe(publisher, replay=None, topics=ALL_TOPICS) as subscriber:
+            wait_wanted(publisher)
+            follower = ChainFollower(subscriber, node)
+            consumer = Consumer()
+            first, rest = story[: len(story) // 3], story[2 * len(story) // 3 :]
+            for event in first:
+                node.see(event)
+            publish(publisher, first)
+            consumer.read(_quiet(follower))
+            cursor = json.loads(json.dumps(follower.cursor()))
+        for event in story[len(first) : len(story) - len(rest)]:
+            node.see(event)
+            hand_over(event, publisher)
+        with subscribe(publisher, replay=None, topics=ALL_TOPICS, resume=ChainFollower.subscriber_cursor(cursor)) as subscriber:
+            wait_wanted(publisher)
+            follower = ChainFollower(subscriber, node, cursor)
+            for event in rest:
+                node.see(event)
+                hand_over(event, publisher)
+            events = _quiet(follower)
+            assert any(isinstance(event, MempoolReset) for event in events)
+            consumer.read(events)
+    assert consumer.gaps == 0
+    assert consumer.chain[-1] == node.active[-1]
+    common = min(len(consumer.chain), len(node.active)) - 1
+    assert consumer.chain[-common:] == node.active[-common:]
+    assert consumer.mempool == set(node.get_mempool().txids)
+
+
+def _quiet(follower: ChainFollower) -> list[ChainEvent]:
+    """All there is, until it is quiet."""
+    events = [follower.recv(PATIENCE)]
+    while True:
+        try:
+            events.append(follower.recv(1.0))
+        except TimeoutError:
+            return events
+
+
+def test_a_block_waits_for_its_body_no_longer_than_it_may(publisher: Publisher, story: Story) -> None:
+    first = next(event for event in story if isinstance(event, source_events.BlockConnected))
+    with subscribe(publisher, topics=(Topic.RAWBLOCK, Topic.SEQUENCE)) as subscriber:
+        follower = ChainFollower(subscriber, body_patience=0.3)
+        publisher.block_connected(first.block)  # and no new tip: that comes too late
+        with pytest.raises(TimeoutError):
+            follower.recv(0.05)
+        event = follower.recv(PATIENCE)
+        assert isinstance(event, BlockConnected)
+        assert event.block is None
+        publisher.updated_block_tip(first.block)
+        with pytest.raises(TimeoutError):
+            follower.recv(0.3)
+
+
+def test_a_repair_that_is_interrupted_is_asked_again(publisher: Publisher, story: Story) -> None:
+    class Interrupted(SimulatedNode):
+        interrupts = 2
+
+        def get_best_block_hash(self) -> bytes:
+            if self.interrupts:
+                self.interrupts -= 1
+                raise KeyboardInterrupt
+            return super().get_best_block_hash()
+
+    node = Interrupted([*story.before, *story])
+    with subscribe(publisher) as subscriber:
+        follower = ChainFollower(subscriber, node)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                follower.recv(PATIENCE)
+            assert set(follower.cursor()["flags"]) >= {"owes_blocks", "owes_mempool"}
+        assert isinstance(follower.recv(PATIENCE), MempoolReset)
+
+
+def test_a_node_that_does_not_answer_is_a_gap_not_the_end(publisher: Publisher, story: Story) -> None:
+    node = SimulatedNode(story.before)
+    node.down = True
+    with subscribe(publisher) as subscriber:
+        follower = ChainFollower(subscriber, node)
+        gap = follower.recv(PATIENCE)
+        assert isinstance(gap, ChainGap)
+        assert gap.blocks
+        assert gap.mempool
+        publish(publisher, story[:20])
+        assert [name(event) for event in receive(follower, len(wanted(story[:20])))] == wanted(story[:20])
+
+
+class TestArguments:
+    def test_a_repair_has_to_be_one(self, publisher: Publisher) -> None:
+        with subscribe(publisher) as subscriber, pytest.raises(ConfigError, match="repair"):
+            ChainFollower(subscriber, object())  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("setting", ["only_notifications", "latest_only"])
+    def test_a_subscriber_has_to_tell_everything(self, publisher: Publisher, setting: str) -> None:
+        options: dict[str, Any] = {setting: True}
+        with Subscriber(address_of(publisher), **options) as subscriber, pytest.raises(ConfigError, match=setting):
+            ChainFollower(subscriber)
+
+    def test_a_cursor_has_to_be_a_followers(self, publisher: Publisher) -> None:
+        with subscribe(publisher) as subscriber, pytest.raises(CursorError):
+            ChainFollower(subscriber, cursor=subscriber.cursor())
+        with pytest.raises(CursorError):
+            ChainFollower.subscriber_cursor({"version": 1})
+
+    def test_a_cursor_of_another_chain_is_refused(self, publisher: Publisher, story: Story) -> None:
+        with subscribe(publisher) as subscriber:
+            follower = ChainFollower(subscriber)
+            publish(publisher, story)
+            receive(follower, len(wanted(story)))
+            cursor = follower.cursor()
+        other = simulate(77, 3, start_time=1_600_000_000)
+        with subscribe(publisher, resume=ChainFollower.subscriber_cursor(cursor)) as subscriber:
+            with pytest.raises(CursorError, match="another chain"):
+                ChainFollower(subscriber, SimulatedNode([*other.before, *other]), cursor)
