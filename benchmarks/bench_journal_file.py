@@ -45,7 +45,10 @@ class Journal(Core):
         self.directory = TemporaryDirectory(prefix="journal-", dir=HERE / ".cache")
         settings: dict[str, object] = {}
         if where.startswith("in a file"):
-            settings = {"journal_path": str(Path(self.directory.name) / "journal"), "journal_sync": "event" if "synced" in where else "none"}
+            settings = {
+                "journal_path": str(Path(self.directory.name) / "journal"),
+                "journal_sync": "event" if "synced" in where else "none",
+            }
         replay = {"zmqpubreplay": "tcp://127.0.0.1:*"} if where == "in memory, retained" else {}
         super().__init__(hwm, options=replay, **settings)
         self.bursts = 0

@@ -41,7 +41,7 @@ from journal_rig import (
     records,
 )
 from listening import everything, receive, subscriber, wait_for, wait_wanted
-from programs import ENVIRONMENT, free_port
+from programs import ENVIRONMENT, Program, free_port
 from synthetic import block, transaction
 
 from zmqpub import Block, JournalError, Publisher
@@ -777,3 +777,31 @@ def test_crc32c_is_one_function_however_it_is_made(size: int, start: int, seed: 
     whole = _crc32c(data, start)
     assert whole == _crc32c(data, start, portable=True)
     assert whole == _crc32c(data[cut:], _crc32c(data[:cut], start))
+
+
+# ---- the command line ----
+
+
+def test_the_command_line_keeps_a_journal(path: Path) -> None:
+    options = [
+        f"--zmqpubsequence=tcp://127.0.0.1:{free_port()}",
+        "--blocks=3",
+        "--flat-out",
+        f"--journal-path={path}",
+        "--journal-bytes=1M",
+    ]
+    for extra in ([], ["--journal-sync=0.5", "--journal-restart=new_epoch"]):
+        with Program("run", *options, *extra) as program:
+            assert program.end() == 0
+            assert program.errors == []
+    with Publisher(journal_path=str(path), journal_bytes=LEAST) as publisher:
+        first, second = _describe_history(publisher.engine)
+        assert (first[2], second[2]) == (False, True)
+        assert first[3] < first[4] == second[3] < second[4]
+    with Program("run", *options, "--journal-sync=often") as program:
+        assert program.end() == 2
+        assert any("expected 'none', 'event' or seconds" in line for line in program.errors)
+    patch(path, 0, b"x")
+    with Program("run", *options) as program:
+        assert program.end() == 1
+        assert any(str(path) in line and "move the file away" in line for line in program.errors)

@@ -10,7 +10,7 @@ from zmqpub import Block, Publisher
 
 
 class Core:
-    def __init__(self, hwm: int, address: str = "tcp://127.0.0.1:*", options: Mapping[str, object] = {}, **settings: Any) -> None:  # noqa: B006
+    def __init__(self, hwm: int, address: str = "tcp://127.0.0.1:*", options: Mapping[str, object] = {}, **settings: Any) -> None:
         options = dict(options)
         for topic in TOPICS:
             options[f"zmqpub{topic}"] = address

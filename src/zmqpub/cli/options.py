@@ -28,7 +28,17 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Made = TypeVar("_Made")
 
 _CORE_OPTIONS = (*(name for topic in Topic for name in (topic.option, topic.hwm_option)), REPLAY_OPTION)
-_SETTINGS = ("journal_bytes", "on_full", "stall_timeout", "max_lag", "slow_subscriber", "linger")
+_SETTINGS = (
+    "journal_bytes",
+    "journal_path",
+    "journal_sync",
+    "journal_restart",
+    "on_full",
+    "stall_timeout",
+    "max_lag",
+    "slow_subscriber",
+    "linger",
+)
 _ONLY_SIMULATED = ("seed", "block_interval", "blocks", "reorg_rate")
 _ONLY_BLOCKS = ("network", "start", "stop", "on_damage", "verify")
 
@@ -72,6 +82,13 @@ def _bytes(context: click.Context, option: click.Parameter, text: str | None) ->
     if match is None and text is not None:
         raise click.BadParameter(f"{text!r} is no size: bytes, or a number with K, M or G, as in 512M")
     return match and int(match[1]) << 10 * " KMG".index((match[2] or " ").upper())
+
+
+def _sync(context: click.Context, option: click.Parameter, text: str | None) -> str | float | None:
+    try:
+        return text if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def _linger(context: click.Context, option: click.Parameter, text: str) -> float | None:
@@ -134,6 +151,9 @@ def setting_options(command: _Command) -> _Command:
     return _all(
         command,
         _option("--journal-bytes", "SIZE", "Bound of the queue: bytes, or a number with K, M or G [256M].", callback=_bytes),
+        _option("--journal-path", "FILE", "Keep what was published in this file of that size, which outlives the process."),
+        _option("--journal-sync", "none|event|SECONDS", "What of it a loss of power may take [none].", callback=_sync),
+        _option("--journal-restart", "continue|new_epoch", "Go on with the counters of the file, or begin at 0 [continue]."),
         _option("--on-full", "wait|drop", "At that bound wait for room, or drop the oldest events [wait]."),
         _option("--stall-timeout", "SECONDS", "A subscriber that takes nothing for so long is slow [5].", type=float),
         _option("--max-lag", "SECONDS", "One that holds up its address for so long is slow, too [30].", type=float),
