@@ -463,9 +463,9 @@ def test_publisher_and_subscriber_are_killed_again_and_again(seed: int, tmp_path
         time.sleep(1)
         publisher.kill()
         subscriber.kill()
-    lines = [json.loads(line) for line in Path(output).read_text().splitlines() if line.endswith("]")]
-    found = [(str(topic), int(counter)) for line in lines for topic, counter in line[0]]
-    assert [lost for line in lines for lost in line[2]] == []
+    written: list[Any] = [json.loads(line) for line in Path(output).read_text().splitlines() if line.endswith("]")]
+    found = [(str(topic), int(counter)) for line in written for topic, counter in line[0]]
+    assert [lost for line in written for lost in line[2]] == []
     begin = found[0][1]
     assert len(found) > 300
     assert found == expected(begin, found[-1][1] + 1)[: len(found)]

@@ -2,6 +2,7 @@
 
 from zmqpub._build import build_block, build_transaction, merkle_root, mine, serialize_header, witness_commitment
 from zmqpub._fast import Block, HashBlock, HashTx, RawBlock, RawTx, Received, Sequence, Transaction, sha256_backend, sha256d
+from zmqpub.async_subscriber import AsyncSubscriber
 from zmqpub.config import Settings
 from zmqpub.errors import (
     BindError,
@@ -52,6 +53,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ActiveNotifier",
     "AsyncChainFollower",
+    "AsyncSubscriber",
     "BindError",
     "Block",
     "BlockHeader",

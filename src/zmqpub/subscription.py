@@ -19,7 +19,7 @@ from zmqpub.repair import Repair
 from zmqpub.replay_client import ReplayClient
 from zmqpub.stream_events import EVENT_TYPES, Connected, Lost
 from zmqpub.streaming import Stream
-from zmqpub.subscriber_cursor import pack_cursor, unpack_cursor
+from zmqpub.subscriber_cursor import SavedPosition, pack_cursor, unpack_cursor
 from zmqpub.subscriber_settings import SubscriberSettings, parse_subscriber_settings
 from zmqpub.subscriber_state import Status, SubscriberState
 from zmqpub.wire import Topic
@@ -56,6 +56,7 @@ class Subscription:
         for place in self.places:
             if positions is not None and place.replay is None and positions[place.text].epoch is not None:
                 raise CursorError(place.text, "to go on from it needs the publisher's replay endpoint, by which its life is known: replay=")
+        self._resume = positions or {}
         self.stream = Stream(self.places, self.settings, rpc, positions, time.monotonic)
         self.receiver: Receiver | None = None
         self._own_context = context is None
@@ -94,18 +95,26 @@ class Subscription:
         """Was it closed?"""
         return self.ended.is_set()
 
-    def close(self) -> None:
-        """Close all sockets; a second call does nothing."""
+    def end(self) -> bool:
+        """From now on it is closed; whether it was not before. release() is to follow then."""
         with self._lock:
-            if self.ended.is_set():
-                return
+            first = not self.ended.is_set()
             self.ended.set()
+            return first
+
+    def release(self) -> None:
+        """Close all sockets, once it has ended. Who waits in another thread gets ClosedError."""
         for client in self.clients.values():
             client.close()
         if self.receiver is not None:
             self.receiver.close()
         if self._own_context:
             self._context.term()
+
+    def close(self) -> None:
+        """Both; a second call does nothing."""
+        if self.end():
+            self.release()
 
     def state(self) -> SubscriberState:
         """As of now; after close() as of then."""
@@ -117,6 +126,8 @@ class Subscription:
 
     def cursor(self) -> dict[str, Any]:
         """The position after the last item handed out."""
+        if self.receiver is None:
+            return pack_cursor({place.text: self._resume.get(place.text, SavedPosition(None, {})) for place in self.places}, self.topics)
         return pack_cursor(self.stream.positions(), self.topics)
 
     def wanted(self, item: Item) -> bool:
