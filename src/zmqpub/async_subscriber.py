@@ -15,6 +15,7 @@ from zmqpub.driving import Driver, call
 from zmqpub.errors import ClosedError, ZmqPubError
 from zmqpub.mending_steps import Ask, Call, Failure, HandOut, Item, Pause, Reply, Step, Take, Tell
 from zmqpub.repair import Repair
+from zmqpub.subscriber_settings import SubscriberSettings
 from zmqpub.subscriber_state import SubscriberState
 from zmqpub.subscription import Subscription
 from zmqpub.wire import Topic
@@ -140,6 +141,21 @@ class AsyncSubscriber:
     def cursor(self) -> dict[str, Any]:
         """A small JSON value: the position after the last item that was handed out, for ``resume``."""
         return self._subscription.cursor()
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """What it subscribes to."""
+        return self._subscription.topics
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where, as the user wrote it."""
+        return tuple(place.text for place in self._subscription.places)
+
+    @property
+    def settings(self) -> SubscriberSettings:
+        """How it behaves."""
+        return self._subscription.settings
 
     @property
     def closed(self) -> bool:
