@@ -788,13 +788,13 @@ def test_the_command_line_keeps_a_journal(path: Path) -> None:
         "--blocks=3",
         "--flat-out",
         f"--journal-path={path}",
-        "--journal-bytes=1M",
+        "--journal-bytes=16M",
     ]
-    for extra in ([], ["--journal-sync=0.5", "--journal-restart=new_epoch"]):
+    for extra in ([], ["--seed=7", "--journal-sync=0.5", "--journal-restart=new_epoch"]):
         with Program("run", *options, *extra) as program:
             assert program.end() == 0
             assert program.errors == []
-    with Publisher(journal_path=str(path), journal_bytes=LEAST) as publisher:
+    with Publisher(journal_path=str(path), journal_bytes=16 * LEAST) as publisher:
         first, second = _describe_history(publisher.engine)
         assert (first[2], second[2]) == (False, True)
         assert first[3] < first[4] == second[3] < second[4]
