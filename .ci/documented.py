@@ -2,9 +2,10 @@
 
     python .ci/documented.py README.md docs/*.md
 
-with ``zmqpub`` and ``make`` on PATH, from the root of a checkout whose environment was made before. A publisher or a
-listener, which would go on for ever, is interrupted after some seconds and must end well. What the file itself does not
-define is in NAMES. Where the kernel permits, all of it happens in a network of its own, so that fixed ports are free.
+with ``zmqpub`` and ``make`` on PATH, from the root of a checkout whose environment was made before. A publisher, a
+listener or a Python program with a subscriber, which would go on for ever, is interrupted after some seconds and must end
+well; what they listen to is published meanwhile. What the file itself does not define is in NAMES. Where the kernel
+permits, all of it happens in a network of its own, so that fixed ports are free.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ ELSEWHERE = re.compile(r"make (test|lint|types|sanitize|wheel|fuzz|bench|format|
 
 # What only a machine with a node on it can do.
 NODE = re.compile(r"\$HOME|/run/node|\| *jq ")
+
+# Python that receives: what it receives is published meanwhile.
+RECEIVES = re.compile(r"\bSubscriber\(")
+PUBLISHER = "tcp://127.0.0.1:28332"
+REPLAY = "tcp://127.0.0.1:28339"
+INTERRUPTED = (0, -signal.SIGINT, 128 + signal.SIGINT)
 
 NAMES = """
 import sys
@@ -85,6 +92,24 @@ def running(command: str, ok: tuple[int, ...] = (0,)) -> Iterator[None]:
             raise SystemExit(f"{command}: exit code {code}\n{output.read()}")
 
 
+def publisher(address: str, replay: str | None) -> str:
+    """The command that publishes everything there."""
+    topics = " ".join(f"--zmqpub{topic}={address}" for topic in ("hashblock", "hashtx", "rawblock", "rawtx", "sequence"))
+    return f"zmqpub run {topics}" + (f" --zmqpubreplay={replay}" if replay else "")
+
+
+def run_python(text: str) -> str:
+    program = NAMES.format(tests=str(ROOT / "tests")) + text
+    if not RECEIVES.search(text):
+        subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
+        return "ran"
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(program)
+        file.flush()
+        with running(publisher(PUBLISHER, REPLAY)), running(f"{sys.executable} -W error {file.name}", INTERRUPTED):
+            return "ran until interrupted"
+
+
 def run_line(line: str) -> str:
     words = shlex.split(line, comments=True)
     if not words:
@@ -98,8 +123,8 @@ def run_line(line: str) -> str:
             return "ran until interrupted"
     if words[:2] == ["zmqpub", "listen"]:
         address = next(word for word in words[2:] if "://" in word)
-        topics = " ".join(f"--zmqpub{topic}={address}" for topic in ("hashblock", "hashtx", "rawblock", "rawtx", "sequence"))
-        with running(f"zmqpub run {topics}"), running(line):
+        replay = words[words.index("--replay") + 1] if "--replay" in words else None
+        with running(publisher(address, replay)), running(line):
             return "ran until interrupted"
     subprocess.run(["bash", "-ec", line], check=True, timeout=PATIENCE, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     return "ran"
@@ -117,9 +142,7 @@ def main() -> None:
         for path in map(Path, sys.argv[1:]):
             for number, language, text in blocks(path):
                 if language == "python":
-                    program = NAMES.format(tests=str(ROOT / "tests")) + text
-                    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
-                    print(f"{path}:{number}: ran python", flush=True)
+                    print(f"{path}:{number}: {run_python(text)}: python", flush=True)
                     done += 1
                 for line in text.replace("\\\n", " ").splitlines() if language in ("sh", "console") else ():
                     command = line.removeprefix("$ ").strip().replace("DIR", str(directory))

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from block_samples import chain, hash_of, offsets, record, records, write_core, write_raw
-from programs import ANY_PORT, Program, connected_listener, everything, free_port, on_terminal, once, stopped
+from programs import ANY_PORT, TOPICS, Program, connected_listener, everything, free_port, on_terminal, once, stopped
 
 from zmqpub.sources.events import BlockConnected, Event, TransactionAdded, UpdatedBlockTip
 from zmqpub.sources.simulated import Simulated
+from zmqpub.testing import Relay
 
 pytest.importorskip("click")
 pytest.importorskip("rich")
@@ -347,3 +348,52 @@ def test_blocks_connected_are_counted() -> None:
     program = once("run", *everything(), *QUICK)
     assert f"({connected} blocks)" in program.seen[-1]
     assert sent_by(program) == 0
+
+
+def test_what_a_killed_publisher_had_sent_is_replayed_by_the_next(tmp_path: Path) -> None:
+    """One that had not heard the last of it, as its connection was cut, asks for it after the restart."""
+    address, replay = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+    options = [*everything(address), f"-zmqpubreplay={replay}", f"--journal-path={tmp_path}/journal", "--journal-bytes=64M"]
+    with Relay(to=address) as relay, Program("run", *options, "--rate=200", "--speed=20", "--block-interval=20") as publisher:
+        assert publisher.line("^bound replay (.*)$")[1] == replay
+        with connected_listener(relay.address, "--replay", replay) as listener:
+            listener.line('"topic": "rawblock"')
+            relay.refuse()
+            relay.cut()
+            listener.line('"event": "disconnected"')
+            time.sleep(0.5)
+            publisher.send(signal.SIGKILL)
+            publisher.process.wait()
+            with Program("run", *options, "--rate=0.001", "--block-interval=1e6", "--seed=1"):
+                relay.refuse(False)
+                listener.line('"event": "repaired"')
+                assert listener.end(signal.SIGTERM) == 0
+        *lines, summary = listener.objects()
+        assert summary["lost"] == 0
+        assert summary["repaired"] > 100
+        for topic in TOPICS:
+            counters = [line["counter"] for line in lines if line["event"] == "message" and line["topic"] == topic]
+            assert counters == list(range(counters[0], counters[0] + len(counters)))
+
+
+def test_a_journal_file_that_is_in_use(tmp_path: Path) -> None:
+    options = [*everything(), f"--journal-path={tmp_path}/journal", "--journal-bytes=16M", "--journal-sync=event"]
+    with Program("run", *options) as first:
+        first.address()
+        second = once("run", *options)
+        assert second.process.returncode == 10
+        assert second.errors[0].startswith(f"{ERROR}{tmp_path}/journal: ")
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("--journal-sync=often", "--journal-sync='often': expected 'none', 'event' or seconds"),
+        ("--journal-restart=later", "--journal-restart='later': expected "),
+        ("--journal-sync=-1", "--journal-sync=-1.0: expected 'none', 'event' or seconds"),
+    ],
+)
+def test_journal_options_that_make_no_sense(option: str, problem: str) -> None:
+    program = once("run", option)
+    assert program.process.returncode == 2
+    assert problem in program.errors[0]

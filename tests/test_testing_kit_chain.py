@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zmqpub import Block, Repair, RepairError, Transaction
+from zmqpub import Block, Repair, RepairError, Snapshot, Transaction
 from zmqpub.errors import RefusedTransactionError
 from zmqpub.sources.events import (
     BlockConnected,
@@ -215,6 +215,12 @@ def test_what_a_node_would_answer(chain: RegtestChain) -> None:
     assert chain.get_transaction(chain.tip[0].txid) is None
     with pytest.raises(RepairError, match=f"block {bytes(32).hex()} is not known"):
         chain.get_block(bytes(32))
+
+
+def test_the_state_of_it_all(chain: RegtestChain) -> None:
+    chain.mine()
+    waiting = chain.add_transactions(2)
+    assert chain.snapshot() == Snapshot(chain.tip.hash, chain.height, [tx.txid for tx in waiting], chain.mempool_sequence)
 
 
 def test_parents_lead_to_the_first_block_of_all(chain: RegtestChain) -> None:

@@ -10,6 +10,7 @@ from zmqpub.errors import (
     ConfigError,
     ConnectError,
     DecodeError,
+    JournalError,
     SourceError,
     UnsupportedError,
 )
@@ -40,6 +41,8 @@ class ExitCode(enum.IntEnum):
     """What was waited for did not come in time."""
     UNSUPPORTED = 9
     """This machine or build lacks something."""
+    JOURNAL = 10
+    """A journal file that cannot be used."""
     BROKEN_PIPE = 128 + 13
     """Who read the output is gone, as in ``zmqpub listen … | head``."""
 
@@ -59,6 +62,7 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (SourceError, ExitCode.SOURCE),
     (DecodeError, ExitCode.MALFORMED),
     (UnsupportedError, ExitCode.UNSUPPORTED),
+    (JournalError, ExitCode.JOURNAL),
 )
 
 

@@ -9,7 +9,7 @@ import click
 from zmqpub.cli.codes import ExitCode
 from zmqpub.cli.hearing import TextHearing
 from zmqpub.cli.job import Job
-from zmqpub.cli.listening import Listening
+from zmqpub.cli.listening import ItemListening
 from zmqpub.cli.options import DEFAULT_ADDRESS
 from zmqpub.cli.screen import Screen, amount, plural, print_error, size, warnings_shown
 from zmqpub.cli.signals import Signals
@@ -61,7 +61,7 @@ class _Demo:
         self._signals = signals
         self._tally = Tally([address], list(Topic))
         self._hearing = TextHearing(screen, self._tally)
-        self._listening = Listening(subscriber, self._tally, self._hearing, signals)
+        self._listening = ItemListening(subscriber, self._tally, self._hearing, signals)
         self._seconds = 0.0
 
     def play(self, seconds: float) -> None:
@@ -87,7 +87,7 @@ class _Demo:
 
     def conclude(self) -> int:
         """The summary and the exit code."""
-        self._hearing.conclude()
+        self._listening.conclude()
         if self._job.error is not None:
             raise self._job.error
         tally, job, seconds = self._tally, self._job, max(self._seconds, 0.001)

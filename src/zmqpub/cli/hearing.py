@@ -114,6 +114,11 @@ class JsonHearing(Hearing):
         self._screen.flush()
 
     def conclude(self) -> None:
+        self.put("summary", None, **self.summary())
+        self._screen.flush()
+
+    def summary(self) -> dict[str, object]:
+        """The members of the last object."""
         tally = self._tally
         rows = [
             {
@@ -130,19 +135,16 @@ class JsonHearing(Hearing):
             }
             for row in tally.rows.values()
         ]
-        self.put(
-            "summary",
-            None,
-            messages=tally.messages,
-            missed=tally.missed,
-            repaired=tally.repaired,
-            lost=tally.lost,
-            restarts=tally.restarts,
-            malformed=tally.malformed,
-            states=self._statuses,
-            notifiers=rows,
-        )
-        self._screen.flush()
+        return {
+            "messages": tally.messages,
+            "missed": tally.missed,
+            "repaired": tally.repaired,
+            "lost": tally.lost,
+            "restarts": tally.restarts,
+            "malformed": tally.malformed,
+            "states": self._statuses,
+            "notifiers": rows,
+        }
 
     def put(self, event: str, address: str | None, **more: object) -> None:
         """An object."""

@@ -10,6 +10,7 @@ from random import Random
 from zmqpub._fast import Block, Transaction
 from zmqpub.errors import RepairError
 from zmqpub.repair import HeaderInfo, MempoolSnapshot
+from zmqpub.snapshot import Snapshot
 from zmqpub.sources.events import BlockConnected, Event, EventSink, hand_over
 from zmqpub.sources.regtest.chain import RegtestChain as Simulation
 from zmqpub.sources.regtest.coins import Resolved
@@ -222,6 +223,12 @@ class RegtestChain:
         with self._answering():
             entry = self._simulation.mempool.get(txid)
             return None if entry is None else entry.transaction
+
+    def snapshot(self) -> Snapshot:
+        """The state of it all, for ``publisher.set_snapshot(chain.snapshot)``."""
+        with self._lock:
+            txids = [entry.txid for entry in self._simulation.mempool]
+            return Snapshot(self.tip.hash, self.height, txids, self.mempool_sequence)
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
