@@ -263,6 +263,23 @@ def test_a_cursor_goes_on_where_it_was_saved() -> None:
     assert kinds(items, Lost, Restart) == []
 
 
+def test_a_cursor_of_a_life_in_which_nothing_was_published_is_as_good_as_any(tmp_path: Path) -> None:
+    live, replay = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+    journal: dict[str, Any] = {"journal_path": str(tmp_path / "journal"), "journal_restart": "new_epoch", "journal_bytes": 2**20}
+    with Publisher(options(live, replay), **journal), Subscriber(live, topics=TOPICS, replay=replay) as subscriber:
+        subscriber.recv(PATIENCE)
+        cursor = subscriber.cursor()
+    for _ in range(2):
+        Publisher(options(live, replay), **journal).close()
+    with Publisher(options(live, replay), **journal) as publisher:
+        publish(publisher, 0, 10)
+        with Subscriber(live, topics=TOPICS, replay=replay, resume=cursor) as resumed:
+            items = take(resumed, 30)
+    assert seen(items) == expected(0, 10)
+    assert kinds(items, Lost) == []
+    assert len(kinds(items, Restart)) == 3
+
+
 def test_a_cursor_of_another_publisher_is_refused() -> None:
     with pair() as (_, subscriber):
         cursor = subscriber.cursor()

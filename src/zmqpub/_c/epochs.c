@@ -53,7 +53,7 @@ static void forget_notifiers(zp_epoch *epoch, uint64_t begin) {
 
 void zp_epochs_forget(zp_epochs *e, uint64_t begin) {
     size_t gone = 0;
-    while (gone + 1 < e->count && e->list[gone + 1].start.event <= begin) gone++;
+    while (gone + 1 < e->count && e->list[gone + 1].start.event < begin) gone++;
     remove_first(e, gone);
     for (size_t i = 0; i < e->count; i++) forget_notifiers(&e->list[i], begin);
 }
