@@ -39,6 +39,7 @@ NODE = re.compile(r"\$HOME|/run/node|\| *jq ")
 RECEIVES = re.compile(r"\bSubscriber\(")
 PUBLISHER = "tcp://127.0.0.1:28332"
 REPLAY = "tcp://127.0.0.1:28339"
+NAMED_REPLAY = re.compile(r"\breplay=\"(.+?)\"")
 INTERRUPTED = (0, -signal.SIGINT, 128 + signal.SIGINT)
 
 NAMES = """
@@ -48,6 +49,12 @@ from block_samples import chain, genesis
 raw_block = genesis("main")
 class my_node:
     new_blocks = staticmethod(lambda: chain(5))
+class index:
+    add = remove = staticmethod(lambda *what: None)
+store = index.add
+address, replay, repair = {address!r}, {replay!r}, None
+from pathlib import Path
+path = Path({path!r})
 """
 
 
@@ -71,10 +78,10 @@ def own_network() -> None:
 
 
 @contextlib.contextmanager
-def running(command: str, ok: tuple[int, ...] = (0,)) -> Iterator[None]:
-    """A command that goes on until it is interrupted."""
+def running(command: str, ok: tuple[int, ...] = (0,), folder: str | None = None) -> Iterator[None]:
+    """A command that goes on until it is interrupted, in ``folder``."""
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(["bash", "-c", f"exec {command}"], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(["bash", "-c", f"exec {command}"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder)
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(SECONDS)
@@ -99,14 +106,16 @@ def publisher(address: str, replay: str | None) -> str:
 
 
 def run_python(text: str) -> str:
-    program = NAMES.format(tests=str(ROOT / "tests")) + text
-    if not RECEIVES.search(text):
-        subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
-        return "ran"
-    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
-        file.write(program)
-        file.flush()
-        with running(publisher(PUBLISHER, REPLAY)), running(f"{sys.executable} -W error {file.name}", INTERRUPTED):
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "program.py"
+        names = {"tests": str(ROOT / "tests"), "path": str(Path(folder) / "saved"), "address": PUBLISHER, "replay": REPLAY}
+        program.write_text(NAMES.format(**names) + text)
+        command = [sys.executable, "-W", "error", str(program)]
+        if not RECEIVES.search(text):
+            subprocess.run(command, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=folder)
+            return "ran"
+        named = NAMED_REPLAY.search(text)
+        with running(publisher(PUBLISHER, named[1] if named else REPLAY)), running(shlex.join(command), INTERRUPTED, folder):
             return "ran until interrupted"
 
 
