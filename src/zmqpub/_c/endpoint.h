@@ -64,6 +64,7 @@ typedef struct {
     uint64_t blocked_since;            /* the pipes are full since then; 0 when they are not */
     uint64_t unexplained_since;        /* and no connection that we see has a backlog */
     uint64_t window_since, window_waited; /* of the time since window_since, how much went by waiting; see flow.c */
+    int expecting;            /* a connection may be subscribing just now: every topic is made */
     uint64_t last_eviction, last_look, last_lossy_log, last_dropped_log;
     uint64_t dropped_unlogged;
     uint64_t event_time, event_sent;   /* when the event in hand was appended, and the last one was with libzmq */

@@ -56,6 +56,7 @@ static void note_upstream(zp_endpoint *ep, zmq_msg_t *m) {
     const int fd = ep->listener.is_inproc ? -1 : zp_zmq.msg_get_(m, ZMQ_SRCFD);
     zp_peer *peer = fd >= 0 ? zp_peers_find(&ep->listener.peers, fd) : NULL;
     int useful = 0;
+    if (peer) peer->silent = 0;
     /* Anything else that a peer may send upstream means nothing here. */
     if (size > 0 && data[0] <= 1 && !zp_zmq.msg_more_(m)) useful = note_subscription(ep, peer, data + 1, size - 1, data[0]);
     if (peer) mind_flood(ep, peer, useful ? 0 : size);
@@ -75,6 +76,11 @@ static int read_upstream(zp_endpoint *ep, zmq_msg_t messages[DRAIN]) {
     return DRAIN;
 }
 
+/* libzmq puts subscriptions in force while it sends, a moment before they can be read here. Were only what is known to be wanted
+ * made in that moment, a new subscriber to several topics would get those that others want some events earlier than the rest. So
+ * everything is made from when a connection begins until it has said something, for as long as a handshake may take. */
+#define HANDSHAKE 2000000000u
+
 /* A subscription names its connection by a number that may have been another's just before. So it is read first, and looked at
  * when that connection, which began earlier, is known. */
 static void drain(zp_endpoint *ep) {
@@ -85,6 +91,7 @@ static void drain(zp_endpoint *ep) {
         note_upstream(ep, &messages[i]);
         zp_zmq.msg_close_(&messages[i]);
     }
+    ep->expecting = zp_peers_any_subscribing(&ep->listener.peers, zp_now(), HANDSHAKE);
     for (int t = 0; t < ZP_TOPICS; t++) {
         zp_notifier *n = &ep->notifiers[t];
         n->subscribed = ep->listener.peers.wanted[t] + n->nameless;

@@ -144,7 +144,7 @@ no_memory:
 static int wanted(zp_endpoint *ep, int topic, uint32_t messages) {
     zp_notifier *n = &ep->notifiers[topic];
     if (!n->active) return 0;
-    if (n->subscribed) return 1;
+    if (n->subscribed || ep->expecting) return 1;
     advance(n, messages);
     add(&n->unwanted, messages);
     return 0;
@@ -165,7 +165,7 @@ static int send_transaction(zp_endpoint *ep, const zp_event *e, uint32_t index) 
 }
 
 static int nobody_wants_transactions(zp_endpoint *ep) {
-    return !ep->notifiers[ZP_HASHTX].subscribed && !ep->notifiers[ZP_RAWTX].subscribed;
+    return !ep->expecting && !ep->notifiers[ZP_HASHTX].subscribed && !ep->notifiers[ZP_RAWTX].subscribed;
 }
 
 static int send_transactions(zp_endpoint *ep, const zp_event *e) {

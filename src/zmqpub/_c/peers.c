@@ -202,6 +202,7 @@ void zp_peers_accepted(zp_peers *p, int fd, uint64_t now) {
     memset(peer, 0, sizeof *peer);
     peer->fd = copy;
     peer->libzmq_fd = fd;
+    peer->silent = 1;
     peer->since = peer->last_progress = now;
     describe(copy < 0 ? fd : copy, peer->address, sizeof peer->address);
     pthread_mutex_unlock(&p->lock);
@@ -211,6 +212,12 @@ zp_peer *zp_peers_find(zp_peers *p, int libzmq_fd) {
     for (size_t i = 0; i < p->count; i++)
         if (p->list[i].libzmq_fd == libzmq_fd) return &p->list[i];
     return NULL;
+}
+
+int zp_peers_any_subscribing(const zp_peers *p, uint64_t now, uint64_t young_ns) {
+    int any = 0;
+    for (size_t i = 0; i < p->count; i++) any |= p->list[i].silent && !p->list[i].evicted && now - p->list[i].since < young_ns;
+    return any;
 }
 
 void zp_peers_subscribe(zp_peers *p, zp_peer *peer, int topic, unsigned length, int on) {

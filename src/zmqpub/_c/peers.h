@@ -26,6 +26,7 @@ typedef struct {
     uint64_t last_progress;  /* when it last took something or had nothing to take */
     uint64_t pressure;       /* the backlogs of the samples since zp_peers_forget, added up */
     uint16_t subscribed[ZP_PEER_TOPICS]; /* bit n: it subscribed to the first n bytes of the topic */
+    int silent;              /* nothing that it said was read yet */
     unsigned said;           /* messages upstream within the second that began at said_since */
     uint64_t said_since;
     int heard;               /* a whole message came since the last look at how much it says */
@@ -72,6 +73,8 @@ void zp_peers_restart(zp_peers *p);  /* the pipes have room: nobody holds the en
 void zp_peers_forget(zp_peers *p);   /* begin to add up the pressure anew */
 /* Disconnect one that took nothing for stall_ns; 1 with a copy in *out, 0 when there is none. */
 int zp_peers_evict_stalled(zp_peers *p, uint64_t now, uint64_t stall_ns, zp_peer *out);
+/* Is there one that may be subscribing just now: younger than `young_ns`, and nothing that it said was read yet? */
+int zp_peers_any_subscribing(const zp_peers *p, uint64_t now, uint64_t young_ns);
 /* The connection that libzmq knows by that number; NULL when there is none. */
 zp_peer *zp_peers_find(zp_peers *p, int libzmq_fd);
 void zp_peers_subscribe(zp_peers *p, zp_peer *peer, int topic, unsigned length, int on);
