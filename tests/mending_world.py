@@ -12,8 +12,8 @@ from typing import Any
 
 from zmqpub import Lost, Restart, StreamEvent, SubscriberSettings, Topic
 from zmqpub.addresses import parse_address
-from zmqpub.mending import Place
 from zmqpub.mending_steps import Ask, Failure, HandOut, Pause, Reply, Step, Take, Tell
+from zmqpub.positions import Place
 from zmqpub.replay_protocol import (
     EpochInfo,
     ErrorAnswer,

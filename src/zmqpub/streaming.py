@@ -7,8 +7,9 @@ from typing import Any, Final, TypeVar
 
 from zmqpub._fast import HashBlock, RawBlock, Received
 from zmqpub.block_walk import BlockWalk
-from zmqpub.mending import Mender, Place
+from zmqpub.mending import Mender
 from zmqpub.mending_steps import Entries, Feed, HandOut, Step, Steps, Take, Tell
+from zmqpub.positions import Place
 from zmqpub.repair import Repair
 from zmqpub.source_counts import SourceCounts
 from zmqpub.stream_events import (

@@ -13,8 +13,8 @@ import zmq
 from zmqpub._fast import Receiver
 from zmqpub.addresses import Address, parse_address
 from zmqpub.errors import ConfigError, ConfigProblem, CursorError
-from zmqpub.mending import Place
 from zmqpub.mending_steps import Item
+from zmqpub.positions import Place
 from zmqpub.repair import Repair
 from zmqpub.replay_client import ReplayClient
 from zmqpub.stream_events import EVENT_TYPES, Connected, Lost

@@ -46,7 +46,7 @@ static void forget_notifiers(zp_epoch *epoch, uint64_t begin) {
     size_t kept = 0;
     for (size_t i = 0; i < epoch->count; i++) {
         const zp_epoch_notifier *n = &epoch->notifiers[i];
-        if (n->active || n->until.event > begin) epoch->notifiers[kept++] = *n;
+        if (n->active || n->until.event >= begin) epoch->notifiers[kept++] = *n;
     }
     epoch->count = kept;
 }
