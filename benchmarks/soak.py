@@ -45,7 +45,7 @@ STUCK_SECONDS = 120.0
 MEMORY_GROWTH = 1.25
 MEMORY_SLACK = 24 * 1024 * 1024
 
-CONSUMERS = ("sync", "sync", "chain", "sync")
+CONSUMERS = ("sync", "async", "chain", "sync")
 """The last one is never killed, to see its memory over all that time."""
 
 

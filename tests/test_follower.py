@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from chain_stories import Consumer, SimulatedNode, Story, simulate, told
-from listening import ALL_TOPICS, address_of, everything, wait_wanted
+from listening import ALL_TOPICS, address_of, everything, wait_for, wait_wanted
 
-from zmqpub import ChainFollower, ClosedError, ConfigError, CursorError, Publisher, Subscriber, Topic
+from zmqpub import AsyncChainFollower, AsyncSubscriber, ChainFollower, ClosedError, ConfigError, CursorError, Publisher, Subscriber, Topic
 from zmqpub.chain_events import BlockConnected, BlockDisconnected, ChainEvent, ChainGap, MempoolReset, TransactionAdded
 from zmqpub.sources import events as source_events
 from zmqpub.sources.events import hand_over
@@ -123,6 +125,7 @@ def test_without_replay_a_node_closes_the_gap(story: Story) -> None:
             publish(publisher, first)
             consumer.read(_quiet(follower))
             cursor = json.loads(json.dumps(follower.cursor()))
+        wait_for(lambda: not any(notifier.wanted for notifier in publisher.stats().notifiers), what="nobody there")
         for event in story[len(first) : len(story) - len(rest)]:
             node.see(event)
             hand_over(event, publisher)
@@ -198,6 +201,81 @@ def test_a_node_that_does_not_answer_is_a_gap_not_the_end(publisher: Publisher, 
         assert gap.mempool
         publish(publisher, story[:20])
         assert [name(event) for event in receive(follower, len(wanted(story[:20])))] == wanted(story[:20])
+
+
+class TestAsync:
+    """The same over asyncio."""
+
+    def test_it_tells_the_story_that_was_published(self, publisher: Publisher, story: Story) -> None:
+        async def follow() -> list[ChainEvent]:
+            async with AsyncSubscriber(address_of(publisher), topics=LABELS_AND_BODIES, replay=replay_of(publisher)) as subscriber:
+                follower = AsyncChainFollower(subscriber)
+                publish(publisher, story)
+                events = [await follower.recv(PATIENCE) for _ in range(len(wanted(story)))]
+                assert follower.tip is not None
+                assert follower.tip.hash.hex() in repr(follower)
+                with pytest.raises(TimeoutError):
+                    await follower.recv(0.05)
+                return events
+
+        events = asyncio.run(follow())
+        assert [name(event) for event in events] == wanted(story)
+        assert all(event.transaction is not None for event in events if isinstance(event, TransactionAdded))
+
+    def test_iterating_with_a_node_and_starting_again(self, publisher: Publisher, story: Story) -> None:
+        """The node answers in another thread; a cancelled wait loses nothing; the cursor goes on elsewhere."""
+        node = SimulatedNode(story.before)
+        expected = wanted(story)
+        half = len(story) // 2
+
+        async def first() -> tuple[list[tuple[str, bytes]], dict[str, Any]]:
+            got: list[tuple[str, bytes]] = []
+            async with AsyncSubscriber(address_of(publisher), topics=LABELS_AND_BODIES, replay=replay_of(publisher)) as subscriber:
+                follower = AsyncChainFollower(subscriber, node)
+                assert isinstance(await follower.recv(PATIENCE), MempoolReset)
+                for event in story[:half]:
+                    node.see(event)
+                    hand_over(event, publisher)
+                    waiting = asyncio.ensure_future(follower.recv(PATIENCE))
+                    await asyncio.sleep(0)
+                    waiting.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        got.append(name(await waiting))
+                async for told_now in follower:
+                    got.append(name(told_now))
+                    if len(got) == len(wanted(story[:half])):
+                        break
+                return got, json.loads(json.dumps(follower.cursor()))
+
+        async def second(cursor: dict[str, Any], count: int) -> list[tuple[str, bytes]]:
+            resume = AsyncChainFollower.subscriber_cursor(cursor)
+            async with AsyncSubscriber(
+                address_of(publisher), topics=LABELS_AND_BODIES, replay=replay_of(publisher), resume=resume
+            ) as subscriber:
+                follower = AsyncChainFollower(subscriber, node, cursor)
+                return [name(await follower.recv(PATIENCE)) for _ in range(count)]
+
+        got, cursor = asyncio.run(first())
+        for event in story[half:]:
+            node.see(event)
+            hand_over(event, publisher)
+        got += asyncio.run(second(cursor, len(expected) - len(got)))
+        assert got == expected
+        assert {"header", "mempool"} <= set(node.asked)
+
+    def test_it_ends_with_the_subscriber(self, publisher: Publisher) -> None:
+        async def follow() -> None:
+            subscriber = AsyncSubscriber(address_of(publisher), replay=replay_of(publisher))
+            async with subscriber:
+                follower = AsyncChainFollower(subscriber)
+                waiting = asyncio.ensure_future(follower.recv(PATIENCE))
+                await asyncio.sleep(0.1)
+                await subscriber.close()
+                with pytest.raises(ClosedError):
+                    await waiting
+                assert [event async for event in follower] == []
+
+        asyncio.run(follow())
 
 
 class TestArguments:

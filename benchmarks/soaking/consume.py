@@ -17,7 +17,7 @@ from typing import Any
 
 from soaking.record import MESSAGE, STEP, message_record, step_record
 from soaking.shared import Shared
-from zmqpub import ChainFollower, Subscriber, Topic
+from zmqpub import AsyncSubscriber, ChainFollower, Subscriber, Topic
 from zmqpub.chain_events import ChainGap
 from zmqpub.stream_events import Lost
 
@@ -102,8 +102,6 @@ def consume(folder: Path, number: int, live: str, replay: str) -> None:
 
 
 async def consume_async(folder: Path, number: int, live: str, replay: str) -> None:
-    from zmqpub.async_subscriber import AsyncSubscriber
-
     book = Book(folder, number, MESSAGE.size)
     async with AsyncSubscriber(live, replay=replay, resume=book.cursor, **SETTINGS) as subscriber:
         book.begin(subscriber.cursor())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from zmqpub.chain_cursor import pack_cursor, subscriber_part, unpack_cursor
 from zmqpub.chain_events import ChainEvent
@@ -16,9 +16,8 @@ from zmqpub.errors import ClosedError, ConfigError, ConfigProblem, RepairError
 from zmqpub.repair import Repair
 
 if TYPE_CHECKING:
+    from zmqpub.async_subscriber import AsyncSubscriber
     from zmqpub.subscriber import Subscriber
-    from zmqpub.subscriber_settings import SubscriberSettings
-    from zmqpub.wire import Topic
 
 __all__ = ["AsyncChainFollower", "ChainFollower"]
 
@@ -26,27 +25,12 @@ _BODY_PATIENCE: Final = 2.0
 _RETRY: Final = 5.0
 
 
-class AsyncStream(Protocol):
-    """What an AsyncChainFollower needs of an `AsyncSubscriber`."""
-
-    @property
-    def topics(self) -> tuple[Topic, ...]: ...
-    @property
-    def addresses(self) -> tuple[str, ...]: ...
-    @property
-    def settings(self) -> SubscriberSettings: ...
-    @property
-    def closed(self) -> bool: ...
-    async def recv(self, timeout: float | None = None) -> object: ...
-    def cursor(self) -> dict[str, Any]: ...
-
-
 class _Follower:
     """What both have in common: the state, what it asks, and the cursor."""
 
     def __init__(
         self,
-        subscriber: Subscriber | AsyncStream,
+        subscriber: Subscriber | AsyncSubscriber,
         repair: Repair | None,
         cursor: Mapping[str, Any] | None,
         walk_limit: int,
@@ -218,7 +202,7 @@ class AsyncChainFollower(_Follower):
 
     def __init__(
         self,
-        subscriber: AsyncStream,
+        subscriber: AsyncSubscriber,
         repair: Repair | None = None,
         cursor: Mapping[str, Any] | None = None,
         *,
