@@ -50,7 +50,7 @@ class Fetching:
         """What went wrong last; None once it works again."""
         self.busy = 0
         """How many repairs are under way, one within the other."""
-        self._given_up = False
+        self.given_up = False
         """Was a question given up, and none answered since?"""
         self._pause = 0.0
         """Seconds between questions after that."""
@@ -73,7 +73,13 @@ class Fetching:
     def hello(self, hopeful: bool = False) -> Generator[Step, Any, HelloAnswer | None]:
         """The publisher's present state; None, with `error`, where it cannot be had. ``hopeful``: things may have changed just now."""
         patience = self._patience(hopeful)
-        answer = None if patience is None else (yield from self._hello(patience))
+        if patience is None:
+            return None
+        self.busy += 1
+        try:
+            answer = yield from self._hello(patience)
+        finally:
+            self.busy -= 1
         if answer is None:
             self._give_up()
         return answer
@@ -81,25 +87,25 @@ class Fetching:
     @property
     def retry_in(self) -> float:
         """Seconds after which it is worth while to ask again, where a question was given up."""
-        return self._pause if self._given_up else 0.0
+        return self._pause if self.given_up else 0.0
 
     def _probe(self) -> Patience:
         return Patience(self._clock, min(_PROBE, self._settings.repair_timeout), 0)
 
     def _patience(self, hopeful: bool) -> Patience | None:
         """Who waits for what was given up a moment ago makes the stream wait in vain: then none, or little."""
-        if not self._given_up:
+        if not self.given_up:
             return Patience(self._clock, self._settings.repair_timeout, self._settings.repair_retries)
         return self._probe() if hopeful or self._clock() >= self._next_try else None
 
     def _give_up(self) -> None:
-        self._given_up = True
+        self.given_up = True
         self._pause = min(max(2 * self._pause, 1.0), max(self._settings.check_interval, 1.0))
         self._next_try = self._clock() + self._pause
 
     def _answered(self) -> None:
         self.error = None
-        self._given_up = False
+        self.given_up = False
         self._pause = 0.0
 
     def _hello(self, patience: Patience) -> Generator[Step, Any, HelloAnswer | None]:

@@ -101,7 +101,7 @@ class Mender:
     @property
     def busy(self) -> bool:
         """Is something being asked for that the stream waits for?"""
-        return self._fetching.busy > 0
+        return self._fetching.busy > 0 and not self._fetching.given_up
 
     @property
     def error(self) -> str | None:
@@ -267,20 +267,15 @@ class Mender:
 
     def _verify(self, why: _Why) -> Generator[Step, Any, bool]:
         """Ask for the present life, and enter it if it is new. False: it cannot be known."""
-        fetching = self._fetching
-        fetching.busy += 1
-        try:
-            if why in (_Why.LOOK, _Why.STALE):
-                hello = yield from fetching.probing_hello()
-            else:
-                hello = yield from fetching.hello(hopeful=why is _Why.CONNECTED)
-            table = None if hello is None else self._table(hello.epochs[-1])
-            if hello is None or table is None:
-                self._lose_trust(why)
-                return False
-            return (yield from self._settle(hello, table, why))
-        finally:
-            fetching.busy -= 1
+        if why in (_Why.LOOK, _Why.STALE):
+            hello = yield from self._fetching.probing_hello()
+        else:
+            hello = yield from self._fetching.hello(hopeful=why is _Why.CONNECTED)
+        table = None if hello is None else self._table(hello.epochs[-1])
+        if hello is None or table is None:
+            self._lose_trust(why)
+            return False
+        return (yield from self._settle(hello, table, why))
 
     def _settle(self, hello: HelloAnswer, table: _Table, why: _Why) -> Generator[Step, Any, bool]:
         life = hello.epochs[-1]
