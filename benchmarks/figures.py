@@ -229,13 +229,31 @@ def receiving(results: Results) -> Iterator[Figure]:
                      f"{other['best'] * 1e3:.0f} ms", times >= 20)  # fmt: skip
 
 
+def replaying(results: Results) -> Iterator[Figure]:
+    question = "replay endpoint"
+    live, one, four = (results.one(question, "throughput", name) for name in ("live", "replay", "replay, four clients"))
+    if live and one:
+        times = one["messages_per_second_most"] / live["messages_per_second_most"]
+        beside = f"; four clients together {four['messages_per_second_most']:,.0f}/s" if four else ""
+        yield Figure("Replay to one client, five topics over TCP", "at least 0.7 x live",
+                     f"{times:.2f} x: {one['messages_per_second_most']:,.0f}/s beside {live['messages_per_second_most']:,.0f}/s (medians "
+                     f"{one['messages_per_second_median']:,.0f}/s, {live['messages_per_second_median']:,.0f}/s){beside}",
+                     times >= 0.7)  # fmt: skip
+    idle, busy = (results.one(question, "latency", name) for name in ("idle", "four clients replay"))
+    if idle and busy:
+        times = busy["p99"] / idle["p99"]
+        yield Figure("… live latency, p99, while four clients replay", "at most 2 x idle",
+                     f"{times:.2f} x: {us(busy['p99'])} beside {us(idle['p99'])} (medians of the turns {us(busy['p99_median'])}, "
+                     f"{us(idle['p99_median'])}), {busy['replayed']:,} messages replayed meanwhile", times <= 2)  # fmt: skip
+
+
 def lost(row: Row) -> str:
     share = row["share"]
     return "" if share is None or share == 1.0 else f" ({percent(share)} delivered)"
 
 
 def figures(results: Results) -> list[Figure]:
-    parts = (bursts, subscribers, slow_subscribers, unwanted, caller, latency, hashing, memory, throughput, receiving)
+    parts = (bursts, subscribers, slow_subscribers, unwanted, caller, latency, hashing, memory, throughput, receiving, replaying)
     return [figure for part in parts for figure in part(results)]
 
 

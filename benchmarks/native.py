@@ -51,6 +51,11 @@ def drain() -> Path:
     return build("drain", [HERE / "drain.c"], "-O2", "-lzmq", "-lpthread")
 
 
+def asker() -> Path:
+    """Clients of a replay endpoint: see asker.c."""
+    return build("asker", [HERE / "asker.c"], "-O2", "-Wall", "-Wextra", "-Werror", "-lzmq", "-lpthread")
+
+
 def limit() -> Path:
     """The yardstick of a block burst, compiled as its first comment says."""
     return build("limit", [YARDSTICK / "limit.c"], "-O2", "-march=native", "-lzmq", "-lcrypto", "-lpthread")

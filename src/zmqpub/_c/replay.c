@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* SCHED_BATCH */
 #include "replay.h"
 #include "clock.h"
 #include <sched.h>
@@ -167,7 +168,8 @@ static int linger(zp_replay *r) {
     return left_ms < LAST_LINGER_MS ? (int)left_ms : LAST_LINGER_MS;
 }
 
-/* libzmq's thread for this context, too: it inherits both from the one that opens the first socket. */
+/* libzmq's threads for this context inherit both from this one, as it opens the first socket. Not SCHED_IDLE: this thread takes the
+ * journal's lock now and then, and on a busy machine those who publish would wait for it. */
 static void let_others_go_first(void) {
 #ifdef SCHED_BATCH
     const struct sched_param none = {0};

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAUSE_EVERY 64   /* messages */
+#define PAUSE_EVERY 32   /* messages */
 #define IDLE 64          /* events without a wanted message after which the next one is looked up */
 
 /* One notifier that is asked for; at most one of each topic, because the frames say the topic only. */
