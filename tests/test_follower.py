@@ -111,6 +111,33 @@ def test_a_consumer_starts_again_where_it_was(publisher: Publisher, story: Story
     assert got == expected
 
 
+def test_two_addresses_of_one_publisher_tell_one_story(story: Story) -> None:
+    """One of them is taken away in the middle, and the consumer starts again: nothing is told twice, nothing left out."""
+    options: dict[str, object] = {f"zmqpub{topic}": ["tcp://127.0.0.1:*", "ipc://*"] for topic in LABELS_AND_BODIES}
+    expected = wanted(story)
+    third = len(story) // 3
+    with Publisher(options | {"zmqpubreplay": REPLAY}) as publisher:
+        addresses = [notifier.address for notifier in publisher.active_notifiers() if notifier.type == "pubsequence"]
+        arguments: dict[str, Any] = {"topics": LABELS_AND_BODIES, "replay": replay_of(publisher)}
+        with Subscriber(*addresses, **arguments) as subscriber:
+            follower = ChainFollower(subscriber)
+            publish(publisher, story[:third])
+            got = [name(event) for event in receive(follower, len(wanted(story[:third])) - 1)]
+            cursor = json.loads(json.dumps(follower.cursor()))
+        publish(publisher, story[third : 2 * third])
+        with Subscriber(*addresses, resume=ChainFollower.subscriber_cursor(cursor), **arguments) as subscriber:
+            follower = ChainFollower(subscriber, cursor=cursor)
+            got += [name(event) for event in receive(follower, len(wanted(story[: 2 * third])) - len(got))]
+            for topic in LABELS_AND_BODIES:
+                publisher.remove_notifier(topic, addresses[0])
+            publish(publisher, story[2 * third :])
+            got += [name(event) for event in receive(follower, len(expected) - len(got))]
+            with pytest.raises(TimeoutError):
+                follower.recv(0.5)
+    assert len(addresses) == 2
+    assert got == expected
+
+
 def test_without_replay_a_node_closes_the_gap(story: Story) -> None:
     """The subscriber is away for the middle of the story: it learns of what was lost, and the node tells the rest."""
     node = SimulatedNode(story.before)
