@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from listening import everything
+from listening import everything, wait_for
 from programs import ANY_PORT, Program, connected_listener, once
 
-from zmqpub import Publisher
+from zmqpub import Publisher, Subscriber, Topic
 from zmqpub.testing import FaultyPublisher, RegtestChain, Relay
 
 pytest.importorskip("click")
@@ -164,3 +166,26 @@ def test_two_replay_endpoints_of_one_publisher() -> None:
     program = once("listen", "tcp://127.0.0.1:2", "--replay=tcp://127.0.0.1:3", "--replay=tcp://127.0.0.1:2=tcp://127.0.0.1:4")
     assert program.process.returncode == 2
     assert "the replay endpoint of tcp://127.0.0.1:2 is tcp://127.0.0.1:3 already" in program.errors[0]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_was_not_looked_at_any_more_is_said(faulty: FaultyPublisher, capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    """A listener that was stopped while more had been received does not claim to have seen all."""
+    from zmqpub.cli.hearing import JsonHearing, TextHearing
+    from zmqpub.cli.listening import ItemListening
+    from zmqpub.cli.screen import Screen
+    from zmqpub.cli.signals import Signals
+    from zmqpub.cli.tally import Tally
+
+    with Subscriber(faulty.address) as subscriber, Screen(essential=True, draw=False) as screen, Signals() as signals:
+        faulty.wait_for_subscribers()
+        faulty.publish("rawblock")
+        wait_for(lambda: subscriber.state().queued_bytes > 500)
+        tally = Tally([faulty.address], list(Topic))
+        hearing = JsonHearing(screen, tally, False) if as_json else TextHearing(screen, tally)
+        ItemListening(subscriber, tally, hearing, signals).conclude()
+    last = capsys.readouterr().out.splitlines()[-1]
+    if as_json:
+        assert json.loads(last)["unread_bytes"] > 500
+    else:
+        assert re.fullmatch(r"[\d.]+ K?i?B were received and not looked at any more", last)

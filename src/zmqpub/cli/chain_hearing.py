@@ -51,8 +51,8 @@ class TextChainHearing(TextHearing):
         """A block or a transaction came or went."""
         self._screen.report(chain_in_words(event))
 
-    def conclude(self) -> None:
-        super().conclude()
+    def conclude(self, unread: int) -> None:
+        super().conclude(unread)
         self._screen.line(self._chain.in_words())
 
     def _line(self) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from zmqpub._fast import RawBlock, Received, Sequence
 from zmqpub.cli.picture import row_line, table
-from zmqpub.cli.screen import Screen, amount, plural
+from zmqpub.cli.screen import Screen, amount, plural, size
 from zmqpub.cli.tally import Item, Tally, hash_of
 from zmqpub.cli.telling import event_in_words, event_members, event_name
 from zmqpub.subscriber_state import Status, SubscriberState
@@ -60,8 +60,8 @@ class Hearing(ABC):
         """Let nothing wait in a buffer."""
 
     @abstractmethod
-    def conclude(self) -> None:
-        """Tell the result."""
+    def conclude(self, unread: int) -> None:
+        """Tell the result. ``unread``: bytes that were received and not looked at any more."""
 
 
 class JsonHearing(Hearing):
@@ -113,8 +113,8 @@ class JsonHearing(Hearing):
     def flush(self) -> None:
         self._screen.flush()
 
-    def conclude(self) -> None:
-        self.put("summary", None, **self.summary())
+    def conclude(self, unread: int) -> None:
+        self.put("summary", None, **self.summary(), unread_bytes=unread)
         self._screen.flush()
 
     def summary(self) -> dict[str, object]:
@@ -189,7 +189,7 @@ class TextHearing(Hearing):
     def flush(self) -> None:
         pass
 
-    def conclude(self) -> None:
+    def conclude(self, unread: int) -> None:
         if self._screen.live:
             self._screen.draw(self._picture())
             self._screen.freeze()
@@ -199,6 +199,8 @@ class TextHearing(Hearing):
                     self._screen.line(row_line(row))
         seconds = monotonic() - self._start
         self._screen.line(f"{plural(self._tally.messages, 'message')} in {seconds:,.1f} s, {self._tally.in_words()}")
+        if unread:
+            self._screen.line(f"{size(unread)} were received and not looked at any more")
 
     def _line(self) -> str:
         rate = sum(self._rates.values())

@@ -74,7 +74,7 @@ class Listening(ABC, Generic[_Taken]):
 
     def conclude(self) -> None:
         """Tell the result."""
-        self._hearing.conclude()
+        self._hearing.conclude(self._subscriber.state().queued_bytes)
 
     def hear(self, item: Item) -> None:
         """Count and tell what the subscriber has."""
