@@ -75,3 +75,33 @@ def test_counters_go_on_where_they_were(killed: bytes, tmp_path: Path) -> None:
                 for info in infos:
                     messages = ask.everything(epoch.epoch, [(info.id, info.first)])
                     assert [counter(message) for message in messages] == list(range(info.first, info.next))
+
+
+def test_a_damaged_record_is_gone_and_what_is_around_it_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with Publisher(OPTIONS, journal_path=str(path), journal_bytes=2**24) as publisher:
+        publish(publisher, range(9))
+        assert publisher.flush(10)
+        with path.open("r+b") as file:
+            at = file.read().index(bytes(transaction(4, size=700))) + 300
+            file.seek(at)
+            file.write(b"\xff\xfe\xfd")
+        with client(publisher) as ask:
+            (epoch,) = ask.hello()
+            ids = {info.topic.value: info.id for info in epoch.notifiers}
+            starts = [(ids[topic], 0) for topic in ("hashtx", "rawtx", "sequence")]
+            answer, before = ask.range(epoch.epoch, starts)
+            assert answer.more
+            assert [one.next for one in answer.notifiers] == [4, 4, 4]
+            answer, after = ask.range(epoch.epoch, [(one.notifier, one.next) for one in answer.notifiers])
+            assert (answer.more, answer.gone) == (False, True)
+            assert [(one.first, one.next, one.gone) for one in answer.notifiers] == [(5, 9, 1)] * 3
+            numbers = [n for n in range(9) if n != 4]
+            assert [counter(message) for message in before + after] == [n for n in numbers for _ in range(3)]
+            # One that asks from within, or up to a message right behind it, is told as well.
+            answer, messages = ask.range(epoch.epoch, [(ids["rawtx"], 4)], until=(ids["hashtx"], 6))
+            assert [(one.first, one.next, one.gone) for one in answer.notifiers] == [(5, 6, 1)]
+            assert [counter(message) for message in messages] == [5]
+            answer, messages = ask.range(epoch.epoch, [(ids["rawtx"], 4)], until=(ids["hashtx"], 5))
+            assert [(one.first, one.next, one.gone) for one in answer.notifiers] == [(5, 5, 1)]
+            assert messages == []
