@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* SCHED_BATCH */
 #include "endpoint.h"
 #include "clock.h"
 #include <limits.h>
