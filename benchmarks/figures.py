@@ -211,6 +211,19 @@ def throughput(results: Results) -> Iterator[Figure]:
         yield Figure("Mempool, one subscriber, transactions", "for comparison", told, None)
 
 
+def journal_file(results: Results) -> Iterator[Figure]:
+    q, pair = "journal file", ("in a file", "in memory")
+    yield ratio(results, "Block burst with the journal in a file, one TCP subscriber, mark 1000, until it has the last message",
+                "at most 1.3 x the journal in memory", q, "one subscriber, until it has it", pair, lambda r: r <= 1.3)  # fmt: skip
+    for case, what in (("one subscriber, until libzmq has it", "… no mark, until all is with libzmq"),
+                       ("no subscriber", "… nobody listens, so that the copy into the file is all there is")):  # fmt: skip
+        yield ratio(results, what, "for comparison", q, case, pair, lambda r: True)._replace(ok=None)
+    memory, file = (results.one(q, "mempool", name) for name in ("in memory", "in a file"))
+    if memory and file:
+        rates = " beside ".join(f"{row['transactions'] / row['best']:,.0f}/s" for row in (file, memory))
+        yield Figure("… mempool, transactions", "for comparison", rates, None)
+
+
 def receiving(results: Results) -> Iterator[Figure]:
     hand = results.one("receive", "hashtx", "pyzmq")
     for name in ("zmqpub receiver", "zmqpub receiver, lists", "zmqpub Subscriber"):
@@ -253,7 +266,20 @@ def lost(row: Row) -> str:
 
 
 def figures(results: Results) -> list[Figure]:
-    parts = (bursts, subscribers, slow_subscribers, unwanted, caller, latency, hashing, memory, throughput, receiving, replaying)
+    parts = (
+        bursts,
+        subscribers,
+        slow_subscribers,
+        unwanted,
+        caller,
+        latency,
+        hashing,
+        memory,
+        throughput,
+        journal_file,
+        receiving,
+        replaying,
+    )
     return [figure for part in parts for figure in part(results)]
 
 
