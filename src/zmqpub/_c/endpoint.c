@@ -168,9 +168,19 @@ static void count_rest(zp_endpoint *ep) {
     zp_catch_up(ep, &from);
 }
 
+/* While a block is being written to the journal's file. Answers whether there was one. */
+static int hash_ahead(zp_endpoint *ep) {
+    zp_body *coming = zp_journal_coming(ep->journal);
+    if (!coming) return 0;
+    if (ep->notifiers[ZP_HASHTX].active && ep->notifiers[ZP_HASHTX].subscribed && coming->count) zp_body_txid(coming, coming->count - 1);
+    zp_body_unref(coming);
+    return 1;
+}
+
 static int serve(zp_endpoint *ep) {
     zp_event batch[BATCH];
     zp_position from;
+    int was_ahead = 0;
     for (;;) {
         const int stopping = atomic_load(&ep->stop);
         zp_look_around(ep);
@@ -184,6 +194,8 @@ static int serve(zp_endpoint *ep) {
         } else {
             zp_ran_free(ep);
             if (stopping) return ZP_SENT;
+            if (!was_ahead && (was_ahead = hash_ahead(ep))) continue; /* and look again what there is */
+            was_ahead = 0;
             if (rest(ep) < 0) return ZP_DEAD;
         }
     }

@@ -166,17 +166,19 @@ static zp_event *room(zp_journal *j) {
     return at(j, j->end.event);
 }
 
-/* The next sleeping reader that has something to fetch; unlock_and_wake takes it on. One is enough: it wakes the next
- * (zp_journal_fetch), so that the publishing thread pays for one at most. */
-static zp_journal_cursor *sleeper(zp_journal *j) {
+/* The next sleeping reader that has something to fetch (before event `end`); unlock_and_wake takes it on. One is enough: it wakes
+ * the next (zp_journal_fetch), so that the publishing thread pays for one at most. */
+static zp_journal_cursor *sleeper_before(zp_journal *j, uint64_t end) {
     for (zp_journal_cursor *c = j->cursors; c; c = c->link)
-        if (c->waiting && c->next < j->end.event) {
+        if (c->waiting && c->next < end) {
             c->waiting = 0;
             atomic_fetch_add(&j->waking, 1);
             return c;
         }
     return NULL;
 }
+
+static zp_journal_cursor *sleeper(zp_journal *j) { return sleeper_before(j, j->end.event); }
 
 /* The wake is a system call, and who is woken wants the lock first of all: so unlock before. Meanwhile `waking` keeps the
  * reader from being removed. */
@@ -214,8 +216,24 @@ static size_t cost_of(zp_journal *j, const zp_event *e) { return sizeof *e + cos
 
 /* ---- a journal in a file: the writer's lock held ---- */
 
+/* A block takes about as long to write as to hash. A sender that sleeps can hash it meanwhile. */
+#define WORTH_HASHING 262144u
+
+static zp_journal_cursor *announce(zp_journal *j, const zp_event *e, const zp_plan *plan) {
+    if (plan->body_kind != ZP_BLOCK || plan->length < WORTH_HASHING) return NULL;
+    zp_body_ref(e->body);
+    j->coming = e->body;
+    return sleeper_before(j, UINT64_MAX);
+}
+
+static void announce_no_more(zp_journal *j) {
+    if (j->coming) zp_body_unref(j->coming);
+    j->coming = NULL;
+}
+
 /* Room for it in the file and in memory. ZP_OK, ZP_FULL or ZP_CLOSED. */
 static int prepare(zp_journal *j, const zp_event *e, const zp_plan *plan) {
+    zp_journal_cursor *reader = NULL;
     pthread_mutex_lock(&j->lock);
     int result = j->closed ? ZP_CLOSED : make_room(j, cost_of(j, e));
     if (result == ZP_OK) {
@@ -224,16 +242,18 @@ static int prepare(zp_journal *j, const zp_event *e, const zp_plan *plan) {
         while (j->tail < upto && j->on_full == ZP_ON_FULL_DROP) drop_oldest(j);
         if (j->tail < upto) result = ZP_FULL;
         else if (upto > j->file->begin.at.event) zp_file_drop(j->file, upto);
+        if (result == ZP_OK) reader = announce(j, e, plan);
     }
-    pthread_mutex_unlock(&j->lock);
+    unlock_and_wake(j, reader);
     return result;
 }
 
-/* It is written: from now on it counts. */
-static int commit(zp_journal *j, const zp_event *e, const zp_plan *plan) {
+/* It was written, if result is ZP_OK: from now on it counts. */
+static int commit(zp_journal *j, const zp_event *e, const zp_plan *plan, int result) {
     zp_journal_cursor *reader = NULL;
     pthread_mutex_lock(&j->lock);
-    int result = zp_file_reserve(j->file);
+    announce_no_more(j);
+    if (result == ZP_OK) result = zp_file_reserve(j->file);
     if (result == ZP_OK) result = add(j, e);
     if (result == ZP_OK) {
         zp_file_commit(j->file, e, plan);
@@ -270,8 +290,9 @@ static int write_event(zp_journal *j, const zp_event *e) {
         result = zp_file_plan(j->file, e, &plan);
         if (result == ZP_OK) result = prepare(j, e, &plan);
     } while (result == ZP_OK && plan.body_at < j->file->begin.position); /* the body that it was to refer to had to leave */
-    if (result == ZP_OK && (result = zp_file_write(j->file, e, &plan)) != ZP_OK) j->file_error = errno;
-    return result == ZP_OK ? commit(j, e, &plan) : result;
+    if (result != ZP_OK) return result;
+    if ((result = zp_file_write(j->file, e, &plan)) != ZP_OK) j->file_error = errno;
+    return commit(j, e, &plan, result);
 }
 
 /* ---- for those who publish ---- */
@@ -438,6 +459,15 @@ size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size
     c->waiting = n == 0 && sleep;
     unlock_and_wake(j, n ? sleeper(j) : NULL);
     return n;
+}
+
+zp_body *zp_journal_coming(zp_journal *j) {
+    if (!j->in_file) return NULL;
+    pthread_mutex_lock(&j->lock);
+    zp_body *body = j->coming;
+    if (body) zp_body_ref(body);
+    pthread_mutex_unlock(&j->lock);
+    return body;
 }
 
 void zp_journal_done(zp_journal *j, zp_journal_cursor *c, uint64_t upto) {

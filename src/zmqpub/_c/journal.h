@@ -62,6 +62,7 @@ struct zp_recognizer;
 
 typedef struct {
     pthread_mutex_t writer;        /* of a journal in a file: one event at a time is written; taken before lock */
+    zp_body *coming;               /* a large block that is being written to the file; one reference; guarded by lock */
     int in_file;                   /* set once, before the first event */
     struct zp_journal_file *file;  /* borrowed: where events are retained; NULL when closed; guarded by writer and lock */
     struct zp_recognizer *recognizer; /* owned; what the file held, until the first new event; guarded by writer */
@@ -109,6 +110,9 @@ zp_position zp_journal_end(zp_journal *j);
  * a reference that the caller gives back. *from gets the place before the first: further than where the last fetch ended
  * when events were dropped between. With sleep != 0 and nothing to fetch, the cursor is marked waiting. */
 size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size_t max, size_t max_bytes, zp_position *from, int sleep);
+/* For a sender that has nothing to do: a block that will come when it is in the file, so that its hashes can be made meanwhile. With
+ * a reference; NULL: there is none. */
+zp_body *zp_journal_coming(zp_journal *j);
 void zp_journal_done(zp_journal *j, zp_journal_cursor *c, uint64_t upto);
 void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out);
 
