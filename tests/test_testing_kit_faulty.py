@@ -144,6 +144,11 @@ def test_an_address_without_connections_is_refused() -> None:
         FaultyPublisher({"zmqpubhashtx": "inproc://here"})
 
 
+def test_it_does_not_replay() -> None:
+    with pytest.raises(ConfigError, match=r"zmqpubreplay=tcp://127\.0\.0\.1:\*: only a Publisher replays"):
+        FaultyPublisher({"zmqpubhashtx": "tcp://127.0.0.1:*", "zmqpubreplay": "tcp://127.0.0.1:*"})
+
+
 def test_nobody_is_waited_for_in_vain(publisher: FaultyPublisher) -> None:
     with subscriber(publisher.address, "hashtx"):
         publisher.wait_for_subscribers(topics=["hashtx"])

@@ -13,6 +13,7 @@ import zmq
 
 from zmqpub._fast import Block, Transaction
 from zmqpub.config import parse_options
+from zmqpub.errors import ConfigError, ConfigProblem
 from zmqpub.testing.announcements import Announcement, of_added, of_block, of_removed, of_tip
 from zmqpub.testing.chain import RegtestChain
 from zmqpub.testing.outlet import Outlet, pack_counter
@@ -40,6 +41,9 @@ class FaultyPublisher:
 
     def __init__(self, options: Mapping[str, object] | None = None, /, *, context: zmq.Context[Any] | None = None) -> None:
         config = parse_options({topic.option: _ANY_PORT for topic in Topic} if options is None else options)
+        if config.replay is not None:
+            message = "only a Publisher replays; it can be combined with zmqpub.testing.Relay, which loses what a test says"
+            raise ConfigError(ConfigProblem(config.replay.option, config.replay.address, message))
         self._lock = threading.RLock()
         self._own_context = context is None
         self._context: zmq.Context[Any] = zmq.Context() if context is None else context
