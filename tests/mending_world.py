@@ -130,25 +130,23 @@ class Entries:
                 message: Message = rest[0]
                 known = feed.positions.get(message.index)
                 if not self.repaired and known is not None and message.counter != known:
-                    if (message.counter - known) % MODULUS >= MODULUS // 2:
+                    if feed.is_behind(message.index, message.counter):
                         self.entries.pop(0)
                         continue
                     if feed.announced.get(message.index) != message.counter:
                         return self._gap(message.index, known, message.counter) if tuples else None
                 self.entries.pop(0)
-                feed.positions[message.index] = (message.counter + 1) % MODULUS
-                feed.announced.pop(message.index, None)
+                feed.handed_out(message, self.repaired)
                 return message
             elif kind == "gap":
                 topic, expected, got = rest
-                known = feed.positions.get(topic)
-                if known is not None and not 0 < (got - known) % MODULUS < MODULUS // 2:
+                if feed.is_behind(topic, (got - 1) % MODULUS):
                     self.entries.pop(0)
                     continue
                 if not tuples:
                     return None
                 self.entries.pop(0)
-                return self._gap(topic, expected if known is None else known, got)
+                return self._gap(topic, feed.positions[topic] if feed.is_behind(topic, expected) else expected, got)
             elif not tuples:
                 return None
             else:
@@ -156,6 +154,7 @@ class Entries:
                 if kind == "restart":
                     feed.before_restart = dict(feed.positions)
                     feed.positions = dict.fromkeys(INDICES, 0)
+                    feed.skip_from = dict.fromkeys(INDICES, 0)
                     feed.announced.clear()
                     return "restart", 0, *rest
                 return kind, 0, *rest
@@ -171,6 +170,8 @@ class Line:
 
     def __init__(self) -> None:
         self.positions: dict[int, int] = {}
+        self.skip_from: dict[int, int] = {}
+        """What was repaired, from here to the position, is skipped when it arrives."""
         self.announced: dict[int, int] = {}
         self.before_restart: dict[int, int] = {}
         self.oldest = 0
@@ -180,8 +181,25 @@ class Line:
         self.is_connected = False
 
     def expect(self, numbers: dict[int, int]) -> None:
-        self.positions = dict(numbers)
+        for topic, number in numbers.items():
+            self.set_delivered(0, topic, number)
         self.expected = dict(numbers)
+
+    def is_behind(self, topic: int, counter: int) -> bool:
+        if topic not in self.positions:
+            return False
+        begin = self.skip_from[topic]
+        return (counter - begin) % MODULUS < (self.positions[topic] - begin) % MODULUS
+
+    def handed_out(self, message: Message, repaired: bool) -> None:
+        topic, counter = message.index, message.counter
+        position = self.positions.get(topic)
+        if not repaired:
+            self.skip_from[topic] = (counter + 1) % MODULUS
+        elif position is None or counter != position or self.skip_from[topic] == position:
+            self.skip_from[topic] = counter
+        self.positions[topic] = (counter + 1) % MODULUS
+        self.announced.pop(topic, None)
 
     # what the thread does
 
@@ -226,8 +244,12 @@ class Line:
         self.announced.pop(topic, None)
         if counter is None:
             self.positions.pop(topic, None)
-        else:
-            self.positions[topic] = counter
+            return
+        if topic not in self.positions:
+            self.skip_from[topic] = (counter + MODULUS // 2) % MODULUS
+        elif (counter - self.positions[topic]) % MODULUS >= MODULUS // 2:
+            self.skip_from[topic] = counter
+        self.positions[topic] = counter
 
     def generation(self, source: int, /) -> int:
         return self.made

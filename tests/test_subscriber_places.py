@@ -12,7 +12,7 @@ from listening import wait_for, wait_wanted
 from programs import free_port
 from test_subscriber_replay import TOPICS, TRANSACTIONS, expected, kinds, options, publish, seen, take, take_until
 
-from zmqpub import ClosedError, CounterGap, ForkedError, Lost, Publisher, Repaired, Subscriber, Topic
+from zmqpub import ClosedError, CounterGap, ForkedError, Lost, Publisher, Received, Repaired, Restart, Subscriber, Topic
 from zmqpub.addresses import parse_address
 from zmqpub.notifier_match import AmbiguousError, match_notifiers
 from zmqpub.replay_protocol import NotifierInfo
@@ -107,7 +107,7 @@ def test_an_endpoint_that_stays_away_holds_the_stream_up_once() -> None:
     with FaultyPublisher({"zmqpubhashtx": "tcp://127.0.0.1:*"}) as publisher:
         replay = f"tcp://127.0.0.1:{free_port()}"
         with Subscriber(
-            publisher.address, topics=["hashtx"], replay=replay, repair_timeout=3.0, repair_retries=2, check_interval=0.5
+            publisher.address, topics=["hashtx"], replay=replay, repair_timeout=1.0, repair_retries=2, check_interval=0.5
         ) as subscriber:
             publisher.wait_for_subscribers()
             publisher.publish("hashtx", TRANSACTIONS[0].txid)
@@ -162,3 +162,30 @@ def test_a_forked_child_is_told_that_it_is_not_its_own() -> None:
             assert seen(take(subscriber, 9)) == expected(0, 3)
         with pytest.raises(ClosedError):
             subscriber.recv()
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_notifier_that_is_removed_and_added_again_counts_anew_and_the_others_go_on(away: bool) -> None:
+    with Relay() as relay, Publisher(options()) as publisher:
+        address = publisher.active_notifiers()[0].address
+        relay.turn_to(address)
+        with Subscriber(
+            relay.address, topics=TOPICS, replay=publisher.replay_address, reconnect_interval=0.01, check_interval=0.5
+        ) as subscriber:
+            wait_wanted(publisher)
+            publish(publisher, 0, 5)
+            items = take(subscriber, 15)
+            if away:
+                relay.hold_new()
+                relay.cut()
+            publish(publisher, 5, 6)
+            publisher.remove_notifier("hashtx", address)
+            publish(publisher, 6, 8)
+            publisher.add_notifier("hashtx", address)
+            publish(publisher, 8, 12)
+            relay.hold_new(False)
+            items += take(subscriber, 3 + 2 * 2 + 4 * 3)
+    counters = {topic: [item.counter for item in kinds(items, Received) if item.topic.value == topic] for topic in TOPICS}
+    assert counters == {"hashtx": [*range(6), *range(4)], "rawtx": list(range(12)), "sequence": list(range(12))}
+    assert [(event.topic, event.got) for event in kinds(items, Restart)] == [(Topic.HASHTX, 0)]
+    assert kinds(items, Lost) == []
