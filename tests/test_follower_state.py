@@ -531,7 +531,13 @@ class TestLoss:
         events = feed(alone, [FakeSequence(bytes(32), SequenceLabel.ADDED, 10), FakeSequence(b"\1" * 32, SequenceLabel.REMOVED, 1)])
         assert [type(event) for event in events] == [TransactionAdded, ChainGap, TransactionRemoved]
 
-    @pytest.mark.parametrize("event", [MempoolGap(HERE, 5, 9), Restart(HERE)])
+    def test_a_new_life_that_is_known_from_its_beginning_leaves_nothing_open(self) -> None:
+        messages = published(STORIES[0], (Topic.SEQUENCE,))
+        state = make_state((Topic.SEQUENCE,))
+        events = feed(state, [*messages[:50], Restart(HERE, epoch=b"b" * 16, previous_epoch=b"a" * 16), *messages[50:]])
+        assert events == feed(make_state((Topic.SEQUENCE,)), messages)
+
+    @pytest.mark.parametrize("event", [MempoolGap(HERE, 5, 9), Restart(HERE), Restart(HERE, epoch=b"b" * 16)])
     def test_a_jump_of_the_mempool_sequence_and_a_restart_are_mended(self, event: object) -> None:
         node = SimulatedNode([*STORIES[0].before, *STORIES[0]])
         state = make_state((Topic.SEQUENCE,), can_ask=True)

@@ -1,6 +1,6 @@
 """A consuming process: writes down what it is told and saves its position with it, so that it can be killed at any moment.
 
-Run as ``python -m soaking.consume FOLDER NUMBER KIND LIVE REPLAY``. KIND is ``sync`` (Subscriber), ``async``
+Run as ``python -m soaking.consume FOLDER NUMBER KIND LIVE REPLAY RESTART``. KIND is ``sync`` (Subscriber), ``async``
 (AsyncSubscriber) or ``chain`` (ChainFollower). What was written and the cursor become valid together: the file of the
 cursor names how many bytes of the other file count, and replaces its predecessor at once.
 """
@@ -87,7 +87,7 @@ class Book:
         self._shared.set_progress(self._number, self._bytes // self._record_size)
 
 
-def consume(folder: Path, number: int, live: str, replay: str) -> None:
+def consume(folder: Path, number: int, live: str, replay: str, counted: bool) -> None:
     book = Book(folder, number, MESSAGE.size)
     with Subscriber(live, replay=replay, resume=book.cursor, **SETTINGS) as subscriber:
         book.begin(subscriber.cursor())
@@ -96,12 +96,12 @@ def consume(folder: Path, number: int, live: str, replay: str) -> None:
                 items = subscriber.recv_batch(_BATCH, timeout=_WAIT)
             except TimeoutError:
                 items = []
-            take(book, items)
+            take(book, items, counted)
             if book.due:
                 book.save(subscriber.cursor())
 
 
-async def consume_async(folder: Path, number: int, live: str, replay: str) -> None:
+async def consume_async(folder: Path, number: int, live: str, replay: str, counted: bool) -> None:
     book = Book(folder, number, MESSAGE.size)
     async with AsyncSubscriber(live, replay=replay, resume=book.cursor, **SETTINGS) as subscriber:
         book.begin(subscriber.cursor())
@@ -110,15 +110,15 @@ async def consume_async(folder: Path, number: int, live: str, replay: str) -> No
                 items = await subscriber.recv_batch(_BATCH, timeout=_WAIT)
             except TimeoutError:
                 items = []
-            take(book, items)
+            take(book, items, counted)
             if book.due:
                 book.save(subscriber.cursor())
 
 
-def take(book: Book, items: list[Any]) -> None:
+def take(book: Book, items: list[Any], counted: bool) -> None:
     for item in items:
         if hasattr(item, "body"):
-            book.write(message_record(item))
+            book.write(message_record(item, counted=counted))
         else:
             book.tell(item)
 
@@ -143,12 +143,15 @@ def follow(folder: Path, number: int, live: str, replay: str) -> None:
                 book.save(follower.cursor())
 
 
-def main(folder: Path, number: int, kind: str, live: str, replay: str) -> None:
+def main(folder: Path, number: int, kind: str, live: str, replay: str, restart: str) -> None:
+    counted = restart == "continue"
     if kind == "async":
-        asyncio.run(consume_async(folder, number, live, replay))
+        asyncio.run(consume_async(folder, number, live, replay, counted))
+    elif kind == "sync":
+        consume(folder, number, live, replay, counted)
     else:
-        (consume if kind == "sync" else follow)(folder, number, live, replay)
+        follow(folder, number, live, replay)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5])
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5], sys.argv[6])

@@ -379,7 +379,9 @@ class ChainState:
         self._owe(mempool=True)
         return self._mend(f"{event.address}: the mempool sequence went from {event.expected} to {event.got}")
 
-    def _restart(self, event: Restart) -> Work[None]:
+    def _restart(self, event: Restart) -> Work[None] | None:
+        if event.previous_epoch not in (None, event.epoch):
+            return None  # one life was told to its end, the next from its beginning: what was lost in between was told before
         self.numbers.restart()
         self._owe(blocks=self._tells_blocks, mempool=self._tells_mempool)
         return self._mend(f"{event.address}: the publisher began anew")
