@@ -138,12 +138,20 @@ def test_connections_that_come_and_go_amid_an_overflow_are_one_change() -> None:
             publisher.close()
             wait_for(lambda: not receiver.connected(0))
             publisher = RawPublisher(port)
+            publisher.wait_subscribed()
             wait_connected(receiver, 0, generation)
-        items = take_until(receiver, lambda items: events(items, "gap"))
-        assert [item[:3] for item in events(items) if item[0] != "gap"] == [
+        held(receiver, publisher, 5, first=3)
+        items = take_until(receiver, lambda items: len(events(items, "gap")) == 2)
+        kept = len(messages(items))
+        # What an earlier connection brought comes before the new one, what the new one brought after it.
+        assert shown(items)[kept:] == [gap for gap in events(items) if gap[0] in ("gap", "restart")]
+        assert [item[:3] for item in events(items)] == [
             ("connected", 0, 1),
+            ("gap", 0, Topic.HASHTX),
             ("disconnected", 0, 1),
             ("connected", 0, 4),
+            ("restart", 0, Topic.HASHTX),
+            ("gap", 0, Topic.HASHTX),
         ]
         publisher.close()
 

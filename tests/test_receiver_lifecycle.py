@@ -65,6 +65,19 @@ def test_nothing_within_the_timeout(timeout: float) -> None:
         assert timeout * 0.9 <= time.monotonic() - begun < timeout + 5
 
 
+def test_signals_do_not_shorten_the_wait() -> None:
+    previous = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    try:
+        with receiving("tcp://127.0.0.1:9") as receiver:
+            begun = time.monotonic()
+            assert receiver.take(0.5) is None
+            assert time.monotonic() - begun >= 0.5
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
 def test_a_message_ends_the_wait_at_once() -> None:
     with RawPublisher() as publisher, receiving(publisher.address) as receiver:
         publisher.wait_subscribed()

@@ -15,7 +15,7 @@ from zmqpub import SequenceLabel, Topic
 from zmqpub._fast import Received, Sequence
 from zmqpub.testing import Relay
 
-SECONDS = 12
+SECONDS = 8
 
 
 class Auditor:
@@ -144,8 +144,8 @@ def test_whatever_comes_out_adds_up(byte_bound: int) -> None:
             trouble.join(20)
             assert trouble.error is None
         stats = receiver.stats()
-    assert auditor.messages > 5000
-    assert auditor.told["connected"] > 4
+    assert auditor.messages > 1000
+    assert auditor.told["connected"] > 2
     received = sum(source.messages for source in stats.sources)
     assert auditor.messages <= received <= sum(trouble.published for trouble in troubles)
     print(auditor.messages, received, auditor.told)

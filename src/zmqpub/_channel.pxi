@@ -54,12 +54,12 @@ cdef class Channel:
         repaired messages of ``topics``, as bits). None where there was none within ``timeout`` seconds. ``receiver``: whose
         source that is; None where nothing is received yet: then the messages of an answer are dropped."""
         cdef zp_answer answer
-        cdef uint64_t left = _nanoseconds(timeout), slice_ns
+        cdef uint64_t deadline = _deadline(timeout), slice_ns
         cdef uint16_t s = 0 if receiver is None else receiver._checked(source)
         cdef int result
         while True:
             self._check()
-            slice_ns = left if left < WAIT_SLICE else WAIT_SLICE
+            slice_ns = _slice_until(deadline)
             with nogil:
                 result = zp_channel_receive(self.channel, slice_ns, s, topics, &answer)
             if result < 0:
@@ -70,10 +70,8 @@ cdef class Channel:
                 finally:
                     zp_answer_release(&answer)
             PyErr_CheckSignals()
-            if left != 0xFFFFFFFFFFFFFFFF:
-                left -= slice_ns
-                if left == 0:
-                    return None
+            if slice_ns == 0:
+                return None
 
     def reset(self):
         """Drop the connection and what was asked over it; the next send connects anew, names resolved anew."""

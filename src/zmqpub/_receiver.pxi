@@ -7,6 +7,18 @@ cdef int _milliseconds(seconds) except? -1:
     return <int>min(max(0.0, round(seconds * 1000)), 0x7FFFFFFF)
 
 
+cdef uint64_t _deadline(seconds) except? 0:
+    """By zp_now(); None and infinity are never."""
+    cdef uint64_t left = _nanoseconds(seconds)
+    return left if left == 0xFFFFFFFFFFFFFFFF else zp_now() + left
+
+
+cdef uint64_t _slice_until(uint64_t deadline) noexcept:
+    """How long to wait before signals are looked at again; 0: it is past the deadline."""
+    cdef uint64_t now = zp_now()
+    return 0 if now >= deadline else min(WAIT_SLICE, deadline - now)
+
+
 cdef void *_handle(Context context) except NULL:
     if context.handle == NULL or context.closed:
         raise ClosedError("the ZeroMQ context was terminated")
@@ -154,7 +166,7 @@ cdef class Receiver:
     def take(self, timeout=None):
         """The next Batch, None where there was nothing within ``timeout`` seconds (None: forever; 0: do not wait)."""
         cdef Batch batch = Batch.__new__(Batch, self)
-        cdef uint64_t left = _nanoseconds(timeout), slice_ns
+        cdef uint64_t deadline = _deadline(timeout), slice_ns
         cdef int ended = 0
         while True:
             self._check()
@@ -165,14 +177,12 @@ cdef class Receiver:
                 return batch
             if ended:
                 self._raise_end()
-            if left == 0:
+            slice_ns = _slice_until(deadline)
+            if slice_ns == 0:
                 return None
-            slice_ns = left if left < WAIT_SLICE else WAIT_SLICE
             with nogil:
                 zp_inbox_wait(&self.receiver.inbox, slice_ns)
             PyErr_CheckSignals()
-            if left != 0xFFFFFFFFFFFFFFFF:
-                left -= slice_ns
 
     cdef int _raise_end(self) except -1:
         if self.receiver.state == ZP_RECEIVER_FAILED:

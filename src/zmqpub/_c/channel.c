@@ -80,13 +80,19 @@ void zp_channel_free(zp_channel *c) {
 
 /* ---- answers ---- */
 
-void zp_answer_release(zp_answer *a) {
-    zp_zmq.msg_close_(&a->header);
-    for (int i = 0; i < a->frame_count; i++) zp_zmq.msg_close_(&a->frames[i]);
+static void drop_chunks(zp_answer *a) {
     for (zp_chunk *chunk = a->chunks, *next; chunk; chunk = next) {
         next = chunk->link;
         zp_chunk_free(chunk);
     }
+    a->chunks = a->last = NULL;
+    a->messages = 0;
+}
+
+void zp_answer_release(zp_answer *a) {
+    zp_zmq.msg_close_(&a->header);
+    for (int i = 0; i < a->frame_count; i++) zp_zmq.msg_close_(&a->frames[i]);
+    drop_chunks(a);
     free(a->malformed);
     memset(a, 0, sizeof *a);
     zp_zmq.msg_init_(&a->header);
@@ -163,15 +169,6 @@ static int receive_frames(zp_channel *c, zp_answer *a) {
     }
     zp_zmq.msg_close_(&frame);
     return error;
-}
-
-static void drop_chunks(zp_answer *a) {
-    for (zp_chunk *chunk = a->chunks, *next; chunk; chunk = next) {
-        next = chunk->link;
-        zp_chunk_free(chunk);
-    }
-    a->chunks = a->last = NULL;
-    a->messages = 0;
 }
 
 static int receive_answer(zp_channel *c, uint16_t source, unsigned topics, zp_answer *a) {

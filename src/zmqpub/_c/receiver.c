@@ -198,9 +198,12 @@ static void tell_discarded(zp_receiver *r) {
     r->overflow = 0;
     atomic_store(&r->inbox.wants_room, 0);
     for (size_t i = 0; i < r->count; i++) {
-        tell_connection(r, &r->sources[i]);
+        zp_source *source = &r->sources[i];
         make_room(r);
-        zp_stream_tell_discarded(&r->sources[i].stream, &r->stage);
+        zp_stream_tell_discarded(&source->stream, source->stream.generation, &r->stage);
+        tell_connection(r, source);
+        make_room(r);
+        zp_stream_tell_discarded(&source->stream, UINT32_MAX, &r->stage);
     }
 }
 

@@ -51,10 +51,9 @@ static void lose_track(zp_stream *s, int topic) {
     if (topic == ZP_RAWBLOCK) s->tip_known = 0;
 }
 
-static void tell_gap(zp_stream *s, int topic, uint32_t expected, uint32_t got, int overflow, zp_stage *stage) {
+static void tell_gap(zp_stream *s, int topic, uint32_t expected, uint32_t got, zp_stage *stage) {
     if (s->latest_only) return;
-    zp_entry e = step(s, ZP_ENTRY_GAP, topic, expected, got);
-    e.flags = overflow ? ZP_OVERFLOW : 0;
+    const zp_entry e = step(s, ZP_ENTRY_GAP, topic, expected, got);
     count(&s->counts.gaps, 1);
     zp_stage_add(stage, &e);
 }
@@ -64,6 +63,7 @@ static void keep_old_run(zp_topic_state *t) {
     t->old_discarded = t->discarded;
     t->old_first = t->first_discarded;
     t->old_next = t->next;
+    t->old_generation = t->discarded_generation;
 }
 
 /* Counters went back: a new run, in which every topic counts from 0. */
@@ -112,11 +112,12 @@ static void follow(zp_stream *s, const zp_entry *e, int discard, zp_stage *stage
     if (t->known && e->counter - t->next > FURTHEST_GAP) restart(s, e, discard, stage);
     if (t->known && e->counter != t->next) {
         lose_track(s, e->topic);
-        if (!discard) tell_gap(s, e->topic, t->next, e->counter, 0, stage);
+        if (!discard) tell_gap(s, e->topic, t->next, e->counter, stage);
     }
     if (discard && !t->discarded) {
         t->discarded = 1;
         t->first_discarded = t->known ? t->next : e->counter;
+        t->discarded_generation = s->generation;
     }
     t->known = 1;
     t->next = e->counter + 1;
@@ -214,17 +215,29 @@ void zp_stream_accept(zp_stream *s, zp_entry *e, int discard, zp_stage *stage) {
     else accept_message(s, e, discard, stage);
 }
 
-void zp_stream_tell_discarded(zp_stream *s, zp_stage *stage) {
+static void tell_overflow(zp_stream *s, int topic, uint32_t first, uint32_t next, uint32_t generation, zp_stage *stage) {
+    if (s->latest_only) return;
+    zp_entry e = step(s, ZP_ENTRY_GAP, topic, first, next);
+    e.flags = ZP_OVERFLOW;
+    e.generation = generation;
+    count(&s->counts.gaps, 1);
+    zp_stage_add(stage, &e);
+}
+
+void zp_stream_tell_discarded(zp_stream *s, uint32_t below, zp_stage *stage) {
     for (int i = 0; i < ZP_TOPICS; i++) {
         zp_topic_state *t = &s->topic[i];
-        if (t->old_discarded) tell_gap(s, i, t->old_first, t->old_next, 1, stage);
+        if (!t->old_discarded || t->old_generation >= below) continue;
+        tell_overflow(s, i, t->old_first, t->old_next, t->old_generation, stage);
         t->old_discarded = 0;
     }
+    if (s->restart_discarded && s->restart.generation >= below) return; /* as is all that came after it */
     if (s->restart_discarded) zp_stage_add(stage, &s->restart);
     s->restart_discarded = 0;
     for (int i = 0; i < ZP_TOPICS; i++) {
         zp_topic_state *t = &s->topic[i];
-        if (t->discarded) tell_gap(s, i, t->first_discarded, t->next, 1, stage);
+        if (!t->discarded || t->discarded_generation >= below) continue;
+        tell_overflow(s, i, t->first_discarded, t->next, t->discarded_generation, stage);
         t->discarded = 0;
     }
 }

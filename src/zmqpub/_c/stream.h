@@ -26,9 +26,9 @@ typedef struct {
     int known;                      /* is there an expectation? */
     uint32_t next;                  /* the counter expected */
     int discarded;                  /* messages from first_discarded to next were not kept */
-    uint32_t first_discarded;
+    uint32_t first_discarded, discarded_generation;
     int old_discarded;              /* likewise, of the run before a restart that happened meanwhile */
-    uint32_t old_first, old_next;
+    uint32_t old_first, old_next, old_generation;
     int has_last;                   /* the message before, to know it again */
     uint8_t last_length, last[ZP_LARGEST_SMALL];
     zp_body *last_body;             /* one reference */
@@ -58,7 +58,7 @@ void zp_stream_free(zp_stream *s);
 void zp_stream_expect(zp_stream *s, int topic, uint32_t counter);
 /* Take in a message, or what is malformed; what *e owns is the stage's afterwards, or gone. discard: there is no room for it. */
 void zp_stream_accept(zp_stream *s, zp_entry *e, int discard, zp_stage *stage);
-/* There is room again: say what was discarded. */
-void zp_stream_tell_discarded(zp_stream *s, zp_stage *stage);
+/* There is room again: say what was discarded since an earlier connection than `below` brought it. */
+void zp_stream_tell_discarded(zp_stream *s, uint32_t below, zp_stage *stage);
 
 #endif
