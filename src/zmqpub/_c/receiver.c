@@ -140,10 +140,20 @@ static void expect_retry(const zp_receiver *r, zp_source *source) {
     source->give_up_at = zp_now() + grace * 1000000u;
 }
 
-/* Said once, until somebody there shakes hands. */
+/* A connection ended before its hands were shaken, whether libzmq calls that a failed handshake or not (where both ends refuse each
+ * other, that depends on who is faster). Said once, until somebody there shakes hands. */
 static void refused(zp_receiver *r, zp_source *source) {
     if (source->refusals < REFUSALS && ++source->refusals == REFUSALS && !r->overflow)
         say(r, source, ZP_ENTRY_REFUSED, source->stream.generation, NULL);
+}
+
+static int end_connection(zp_receiver *r, zp_source *source) {
+    const int was_connected = atomic_load(&source->connected);
+    const uint32_t generation = source->stream.generation;
+    if (drain_and_disconnect(r, source) < 0) return -1;
+    if (!was_connected && source->stream.generation == generation) refused(r, source);
+    expect_retry(r, source);
+    return 0;
 }
 
 /* 0, or -1 with r->error. */
@@ -159,15 +169,11 @@ static int read_monitor(zp_receiver *r, zp_source *source) {
             break;
         case ZMQ_EVENT_HANDSHAKE_SUCCEEDED: connected(r, source); break;
         case ZMQ_EVENT_DISCONNECTED:
-            if (drain_and_disconnect(r, source) < 0) return -1;
-            expect_retry(r, source);
+            if (end_connection(r, source) < 0) return -1;
             break;
         case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
         case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-        case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-            refused(r, source);
-            expect_retry(r, source);
-            break;
+        case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: expect_retry(r, source); break; /* the end of the connection follows */
         default: source->give_up_at = 0; /* it tries */
         }
     }
