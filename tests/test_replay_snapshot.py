@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 
 import pytest
 from listening import ANY_PORT, wait_for
+from programs import Program
 from replaying import REPLAY, client
 
-from zmqpub import ClosedError, Publisher, Snapshot
+from zmqpub import ClosedError, Publisher, SequenceBody, Snapshot
 from zmqpub.replay_protocol import HelloRequest, RangeRequest, RangeStart, SnapshotRequest, Status, pack_request, unpack_answer
 
 TXIDS = tuple(bytes([number]) * 32 for number in range(5))
@@ -137,3 +139,18 @@ def test_threads_end_with_the_publisher() -> None:
         ask.ask(HelloRequest())
         ask.refused(RangeRequest(bytes(16), (RangeStart(0, 0),)))
     wait_for(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_publisher_that_stands_alone_offers_what_it_told() -> None:
+    with Program("run", "-zmqpubsequence=tcp://127.0.0.1:*", "-zmqpubreplay=tcp://127.0.0.1:*", "--speed=20") as program:
+        with client(str(program.line(r"^bound replay (\S+)")[1])) as ask:
+            (info,) = ask.current().notifiers
+            wait_for(lambda: (now := ask.snapshot()).tip and now.txids, 20)
+            snapshot = ask.snapshot()
+            assert snapshot.txids is not None
+            assert snapshot.mempool_sequence is not None
+            told = [SequenceBody.decode(body) for _, body, _ in ask.everything(snapshot.epoch, [(info.id, 0)])]
+        assert snapshot.tip in {one.hash for one in told if one.label == "C"}
+        added = {one.hash for one in told if one.label == "A" and (one.mempool_sequence or 0) < snapshot.mempool_sequence}
+        assert added >= set(snapshot.txids)
+        assert program.end(signal.SIGINT) == 0
