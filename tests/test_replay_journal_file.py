@@ -105,3 +105,6 @@ def test_a_damaged_record_is_gone_and_what_is_around_it_is_not(tmp_path: Path) -
             answer, messages = ask.range(epoch.epoch, [(ids["rawtx"], 4)], until=(ids["hashtx"], 5))
             assert [(one.first, one.next, one.gone) for one in answer.notifiers] == [(5, 5, 1)]
             assert messages == []
+            # Of what comes before it nothing is lost to whoever asks up to it.
+            messages = ask.everything(epoch.epoch, [(ids["rawtx"], 3)], until=(ids["rawtx"], 4))
+            assert [counter(message) for message in messages] == [3]

@@ -50,6 +50,7 @@ typedef struct {
     zp_snapshots snapshots;
     zp_replay_waiter waiters[ZP_REPLAY_WAITERS];
     size_t waiting;
+    uint64_t napped_enough_until;     /* zp_now(); the live endpoints were given way to, in vain */
     zp_replay_counts counts;
     zp_wakeup wakeup;
     pthread_t thread;

@@ -216,10 +216,15 @@ static uint64_t jump(const making *m, uint64_t event) {
     return wanted < m->last_event ? wanted : m->last_event;
 }
 
-/* Where there is no end to be reached, all that was there when the request came has to be in the answer. */
+/* Where there is no end to be reached, all that was there when the request came has to be in the answer. The end may not have been
+ * reached because its very event is damaged: then only of its own notifier it is known what should have come before. */
 static int finish(making *m) {
-    for (int topic = 0; topic < ZP_TOPICS; topic++)
-        if (m->tracks[topic].span && bridge(m, &m->tracks[topic], m->tracks[topic].end) == FULL) return FULL;
+    for (int topic = 0; topic < ZP_TOPICS; topic++) {
+        track *t = &m->tracks[topic];
+        const int ends_there = m->last_event != UINT64_MAX;
+        if (!t->span || (ends_there && t->notifier != m->until)) continue;
+        if (bridge(m, t, ends_there ? m->request->until : t->end) == FULL) return FULL;
+    }
     return REACHED;
 }
 
@@ -248,7 +253,7 @@ static int walk(making *m) {
         event = jump(m, event);
         idle = 0;
     }
-    return m->last_event == UINT64_MAX ? finish(m) : REACHED;
+    return finish(m);
 }
 
 static int make(making *m, const char **problem) {
