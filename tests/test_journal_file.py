@@ -227,7 +227,7 @@ def test_the_oldest_is_dropped_for_a_stalled_endpoint_and_numbers_stay_true(path
                 publish(publisher, n)
             assert publisher.stats().journal.dropped > 0
             check_held(publisher)
-            while sub.poll(300):
+            while sub.poll(1500):
                 sub.recv_multipart()
             publish(publisher, 1002)
             _topic, body, counter = sub.recv_multipart()
@@ -805,3 +805,39 @@ def test_the_command_line_keeps_a_journal(path: Path) -> None:
     with Program("run", *options) as program:
         assert program.end() == 10
         assert any(str(path) in line and "move the file away" in line for line in program.errors)
+
+
+# ---- memory ----
+
+MEMORY = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from synthetic import block
+from zmqpub import Publisher
+from zmqpub._fast import _describe_history, _event_of_history
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+
+blocks = [block(n, 100, size=10000) for n in range(10)]
+before = resident()
+for life in range(2):
+    with Publisher(journal_path=sys.argv[2], journal_bytes=128 << 20) as publisher:
+        for n in range(300 if life == 0 else 0):
+            publisher.block_connected(blocks[n % 10])
+        first, end = _describe_history(publisher.engine)[-1][3:5]
+        for n in range(first, end):
+            assert not isinstance(_event_of_history(publisher.engine, n), str)
+        assert end - first > 100
+        print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_large_file_takes_no_memory_of_the_process(path: Path) -> None:
+    """128 MiB written around, read whole, recovered and read again."""
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(RIG.parent), str(path)], env=ENVIRONMENT, check=True, capture_output=True, text=True
+    )
+    assert max(map(float, run.stdout.split())) < 50

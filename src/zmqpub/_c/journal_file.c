@@ -116,6 +116,11 @@ static int map_file(zp_journal_file *f, zp_file_error *error) {
     return 0;
 }
 
+void zp_file_give_pages_back(zp_journal_file *f) {
+    madvise(f->ring, 2 * f->ring_bytes, MADV_DONTNEED);
+    f->looked_at = 0;
+}
+
 /* ---- the head ---- */
 
 static uint64_t ring_bytes_of(uint64_t journal_bytes) { return (journal_bytes - ZP_RING_AT) / ZP_RING_STEP * ZP_RING_STEP; }

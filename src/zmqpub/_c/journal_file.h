@@ -65,6 +65,7 @@ typedef struct zp_journal_file {
     zp_record_place hint;                 /* of the reader: behind the record that it read last */
     struct { uint64_t at; zp_body *body; } cached[2]; /* of the reader: the large bodies that it made last */
     unsigned next_cached;
+    uint64_t looked_at;            /* bytes of the ring that the reader saw since it gave its pages back */
     atomic_int sync_error;         /* errno of the last sync that failed in the background */
     int same_boot;                 /* the machine did not go down since it was open the last time */
     uint64_t lost_events;          /* by the last recovery: they were handed to senders, and are not in the file */
@@ -118,6 +119,8 @@ int zp_file_read(zp_journal_file *f, const zp_record_place *run, uint64_t event,
 /* From the run's start on, the last event before `end` with at most `count` messages before it. */
 int zp_file_search(const zp_journal_file *f, const zp_record_place *run, uint64_t end, int topic, uint64_t count, uint64_t *event);
 void zp_file_forget_bodies(zp_journal_file *f);
+/* The process needs the ring's pages no more for now; they stay in the system's cache. */
+void zp_file_give_pages_back(zp_journal_file *f);
 
 /* ---- between the files ---- */
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define LARGE 65536u /* bytes: a body that several answers are made of, and so is kept */
+#define MOST_LOOKED_AT (16u << 20) /* bytes: else a long replay would count as the process's memory, all of the ring twice */
 
 /* ---- where to look ---- */
 
@@ -137,6 +138,7 @@ int zp_file_read(zp_journal_file *f, const zp_record_place *run, uint64_t event,
     zp_record r;
     int result = find(f, run, event, &r);
     if (result != ZP_OK) return result;
+    if ((f->looked_at += sizeof r + r.body_size) > MOST_LOOKED_AT) zp_file_give_pages_back(f);
     zp_body *body = body_of(f, &r, &result);
     if (!body) return result;
     *out = (zp_event){.body = body, .at = r.at, .mempool_sequence = r.mempool_sequence, .kind = r.kind};

@@ -115,6 +115,7 @@ zp_recognizer *zp_recognizer_new(zp_journal_file *f) {
         return NULL;
     }
     zp_file_forget_bodies(f);
+    zp_file_give_pages_back(f);
     if (!r) return NULL;
     sort(&r->blocks);
     keep_last(&r->blocks);
