@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -317,3 +318,15 @@ def test_a_cursor_goes_on_by_the_counter() -> None:
 def test_a_cursor_that_does_not_fit_is_refused(cursor: object, words: str) -> None:
     with pytest.raises(CursorError, match=words):
         Subscriber("tcp://a:1", topics=["hashblock"], resume=cursor)  # type: ignore[arg-type]
+
+
+def test_an_interrupt_while_waiting_harms_nothing() -> None:
+    with pair(topics=["hashblock"]) as (publisher, subscriber):
+        subscriber.recv(PATIENCE)
+        timer = threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            subscriber.recv(PATIENCE)
+        timer.join()
+        publisher.updated_block_tip(chain(1)[0])
+        assert isinstance(subscriber.recv(PATIENCE), HashBlock)

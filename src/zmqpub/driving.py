@@ -43,8 +43,11 @@ class Driver:
             self.step = self._steps.send(answer)
         except StopIteration:
             raise
-        except BaseException as error:
+        except Exception as error:
             self._error = error
+            raise
+        except BaseException:  # an interrupt in the midst of the logic: where it stood is lost, but not the position
+            self._error = ClosedError("the subscriber was interrupted at work; make another, from its cursor()")
             raise
 
     def tell(self, step: Tell) -> Item:

@@ -74,7 +74,7 @@ class Subscription:
     def start(self, expected: list[dict[int, int]]) -> Receiver:
         """Connect and receive."""
         settings = self.settings
-        self.receiver = Receiver(
+        receiver = Receiver(
             [(place.text, place.address.endpoint, place.address.ipv6, self._bits, expected[place.index]) for place in self.places],
             context=self._context,
             byte_bound=settings.byte_bound,
@@ -87,8 +87,9 @@ class Subscription:
             reconnect_interval=settings.reconnect_interval,
             reconnect_interval_max=settings.reconnect_interval_max,
         )
-        self.stream.attach(self.receiver)
-        return self.receiver
+        self.stream.attach(receiver)
+        self.receiver = receiver  # state() may be asked by another thread at any time
+        return receiver
 
     @property
     def closed(self) -> bool:
