@@ -644,6 +644,8 @@ def play(world: World, consumer: Consumer, actions: list[tuple[str, Any]], fault
             world.kill()
         elif action == "forget" and faults:
             world.life.held_from = max(world.life.held_from, len(world.life.log) - argument)
+            for former in world.lives[:-1] if world.life.held_from else ():
+                former.held_from = len(former.log) + 1  # the oldest goes first
         elif action == "resume" and not faults:
             consumer = resumed(world, consumer) if world.alive else consumer
         elif action == "lie" and faults and isinstance(argument, type(_busy)):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from zmqpub.errors import CursorError
@@ -58,6 +59,16 @@ class _Why(enum.Enum):
     LOOK = 5
 
 
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    """What was handed out of a topic while the endpoint could not be asked is of a new life, it seems."""
+
+    went_back: bool
+    """Its counter went back to the beginning: what it counts since is known from there on. Else it jumped."""
+    generation: int
+    """The connection that brought it."""
+
+
 class Mender:
     """The mending of one place that has a replay endpoint."""
 
@@ -80,8 +91,10 @@ class Mender:
         """Are live messages known to be of `epoch`?"""
         self._adrift: Numbers | None = None
         """The positions when that ceased to be known."""
-        self._guessed: dict[int, bool] = {}
-        """Topics whose counters went back (true) or jumped (false) since: of a new life, it seems."""
+        self._guessed: dict[int, _Guess] = {}
+        """Topics whose messages since seem to be of a new life."""
+        self._at_connection: Numbers = {}
+        """The positions when the present connection's messages began."""
         self._resuming = False
         self._expected: Numbers = {}
         """Where the stream begins."""
@@ -162,6 +175,7 @@ class Mender:
         self._generation = generation
         self._trusted = False
         yield from self._verify(_Why.CONNECTED)
+        self._at_connection = self._positions.counters()
         self.unproven = True
 
     def stale(self) -> Steps:
@@ -180,7 +194,7 @@ class Mender:
             return
         yield Tell(Restart(self._place.text, _TOPICS[topic], expected, got))
         self._positions.count_anew(self._place.topic_indices)
-        self._guessed = dict.fromkeys(self._place.topic_indices, True)
+        self._guessed = dict.fromkeys(self._place.topic_indices, _Guess(True, self._generation))
 
     def gap(self, topic: int, expected: int, got: int, cause: GapCause) -> Steps:
         """Messages are missing before the one with counter ``got``."""
@@ -217,7 +231,7 @@ class Mender:
         if is_ahead(got, position) and not self._is_skipping():
             self._positions.set_counter(topic, got)
             if not self._trusted:
-                self._guessed.setdefault(topic, False)
+                self._guessed.setdefault(topic, _Guess(False, self._generation))
             yield self._fetching.lose(topic, position, got)
 
     def _mend_until(self, topic: int, got: int) -> Steps:
@@ -317,7 +331,8 @@ class Mender:
     def _same_life(self, life: EpochInfo, table: _Table) -> Steps:
         numbers = self._positions.numbers()
         for topic, info in table.items():
-            if self._guessed.get(topic):
+            guess = self._guessed.get(topic)
+            if guess is not None and guess.went_back:
                 yield from self._end_of_guess(topic, info)
             elif self._ids.get(topic, info.id) != info.id:
                 yield from self._changed_notifier(topic, info, life)
@@ -333,33 +348,57 @@ class Mender:
         ended = next((life for life in hello.epochs if life.epoch == self.epoch), None)
         if ended is None and self._resuming:
             self._check_resumed(hello)
+        later = self._later_lives(hello)
+        self._guess_by_positions(ended)
         if ended is None or self._guessed:
             for topic, counter in {**positions, **(self._adrift or {})}.items():
                 yield self._fetching.lose(topic, counter, None, _BEGAN_ANEW)
         else:
             yield from self._rest_of(ended, self._table(ended) or {})
-        for life in self._later_lives(hello):
-            yield from self._enter(life, positions)
+        if self._guessed:  # what of the lives between was handed out cannot be known
+            yield from self._enter(later[-1])
+            nexts = _nexts(self._table(later[-1]) or {})
+            yield from self._keep_guessed(positions, nexts, certain=ended is not None and len(later) == 1)
+            return
+        for life in later:
+            yield from self._enter(life)
+            if not life.current:
+                yield from self._rest_of(life, self._table(life) or {})
 
-    def _enter(self, life: EpochInfo, positions: Numbers) -> Steps:
-        """A life that follows; ``positions``: those of live messages before."""
-        table = self._table(life) or {}
+    def _enter(self, life: EpochInfo) -> Steps:
+        """A life that follows."""
         previous = self.epoch
-        self._take_life(life, table)
+        self._take_life(life, self._table(life) or {})
         self._count_anew(self._place.topic_indices)
         yield Tell(Restart(self._place.text, epoch=life.epoch, previous_epoch=previous))
-        if life.current:
-            yield from self._keep_guessed(positions)
-        else:
-            yield from self._rest_of(life, table)
 
-    def _keep_guessed(self, positions: Numbers) -> Steps:
-        """What was handed out in the belief that it is of a new life is not handed out again."""
-        for topic, went_back in self._guessed.items():
-            if topic in positions:
-                self._positions.set_counter(topic, positions[topic])
-                if not went_back:
-                    yield self._fetching.lose(topic, 0, positions[topic], _UNHEARD)
+    def _guess_by_positions(self, ended: EpochInfo | None) -> None:
+        """A topic that went on while the endpoint could not be asked may have done so in a new life, whose counter happened to fit."""
+        if self._adrift is None:
+            return
+        table = {} if ended is None else self._table(ended) or {}
+        for topic, number in self._positions.numbers().items():
+            counter = number % COUNTER_MODULUS
+            moved = self._adrift.get(topic) != counter
+            if moved and (topic not in table or number > table[topic].next):
+                here = self._at_connection.get(topic) != counter
+                self._guessed.setdefault(topic, _Guess(False, self._generation if here else -1))
+
+    def _keep_guessed(self, positions: Numbers, nexts: Numbers, certain: bool) -> Steps:
+        """What was handed out in the belief that it is of a new life is not handed out again.
+
+        ``certain``: there is one new life only. Else what an earlier connection brought may be of another than the present one.
+        """
+        for topic, guess in self._guessed.items():
+            if topic not in positions or topic not in nexts:
+                continue
+            if not certain and (guess.generation != self._generation or not self._is_present()):
+                yield self._fetching.lose(topic, 0, nexts[topic] % COUNTER_MODULUS, _UNHEARD)
+                self._positions.set(topic, nexts[topic])
+                continue
+            self._positions.set_counter(topic, positions[topic])
+            if not guess.went_back:
+                yield self._fetching.lose(topic, 0, positions[topic], _UNHEARD)
 
     def _later_lives(self, hello: HelloAnswer) -> list[EpochInfo]:
         names = [life.epoch for life in hello.epochs]
