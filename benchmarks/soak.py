@@ -45,7 +45,7 @@ STUCK_SECONDS = 120.0
 MEMORY_GROWTH = 1.25
 MEMORY_SLACK = 24 * 1024 * 1024
 
-CONSUMERS = ("sync", "async", "chain", "sync")
+CONSUMERS = ("sync", "async", "chain", "chain-two", "sync")
 """The last one is never killed, to see its memory over all that time."""
 
 
@@ -78,22 +78,14 @@ class Soak:
         self._window = min(WINDOW, len(self.story) // 20)
         self._plan = make_plan(seed, len(self.story), blows)
         self._shared = Shared(folder, create=True)
-        live, replay = _free_port(), _free_port()
-        self._relays = [Relay(live), Relay(replay)]
-        self._publisher = Member(
-            "publisher", folder, "soaking.publish", f"tcp://127.0.0.1:{live}", f"tcp://127.0.0.1:{replay}", str(JOURNAL_BYTES), restart
-        )
+        ports = [_free_port() for _ in range(3)]
+        self._relays = [Relay(port) for port in ports]
+        live, other, replay = (f"tcp://127.0.0.1:{port}" for port in ports)
+        near, near_other, near_replay = (relay.address for relay in self._relays)
+        self._publisher = Member("publisher", folder, "soaking.publish", f"{live},{other}", replay, str(JOURNAL_BYTES), restart)
+        both = f"{near}={live},{near_other}={other}"
         self._consumers = [
-            Member(
-                f"consumer-{number}",
-                folder,
-                "soaking.consume",
-                str(number),
-                kind,
-                self._relays[0].address,
-                self._relays[1].address,
-                restart,
-            )
+            Member(f"consumer-{number}", folder, "soaking.consume", str(number), kind, both, near_replay, restart)
             for number, kind in enumerate(CONSUMERS)
         ]
         self.dealt: Counter[str] = Counter()
@@ -126,7 +118,7 @@ class Soak:
         found = []
         for number, kind in enumerate(CONSUMERS):
             path = self._folder / f"consumer-{number}.data"
-            if kind == "chain":
+            if kind.startswith("chain"):
                 found.append(compare(path, expected_steps(self.story), STEP))
             else:
                 found.append(compare(path, expected_messages(self.story, counted=self._restart == "continue"), MESSAGE))
@@ -183,8 +175,8 @@ class Soak:
         done = []
         for number, kind in enumerate(CONSUMERS):
             progress = shared.progress(number)
-            whole = progress >= (story.steps if kind == "chain" else story.messages)
-            done.append(len(story) if whole else story.place_of(progress, "steps" if kind == "chain" else "messages"))
+            whole = progress >= (story.steps if kind.startswith("chain") else story.messages)
+            done.append(len(story) if whole else story.place_of(progress, "steps" if kind.startswith("chain") else "messages"))
         return min(done)
 
     def _strike(self, now: float, handed: int) -> None:

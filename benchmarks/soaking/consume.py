@@ -1,7 +1,10 @@
 """A consuming process: writes down what it is told and saves its position with it, so that it can be killed at any moment.
 
-Run as ``python -m soaking.consume FOLDER NUMBER KIND LIVE REPLAY RESTART``. KIND is ``sync`` (Subscriber), ``async``
-(AsyncSubscriber) or ``chain`` (ChainFollower). What was written and the cursor become valid together: the file of the
+Run as ``python -m soaking.consume FOLDER NUMBER KIND LIVE=OWN,LIVE=OWN REPLAY RESTART``. KIND is ``sync`` (Subscriber), ``async``
+(AsyncSubscriber), ``chain`` (ChainFollower), or ``chain-two`` (the same, of both addresses). OWN is how the publisher calls the
+address LIVE, which is a relay's.
+
+What was written and the cursor become valid together: the file of the
 cursor names how many bytes of the other file count, and replaces its predecessor at once.
 """
 
@@ -66,11 +69,18 @@ class Book:
     def due(self) -> bool:
         return time.monotonic() - self._saved_at >= _SAVE_SECONDS or len(self._unsaved) >= 50_000
 
-    def begin(self, cursor: dict[str, Any]) -> None:
-        """Save where it all begins, before anything is told: whoever is killed earlier than that has no position."""
+    def begin(self, cursor: dict[str, Any]) -> bool:
+        """Save where it all begins, before anything is told: whoever is killed earlier than that has no position.
+
+        False where there is none yet, as the publisher did not answer in time: on a busy machine that may happen.
+        """
+        sources = cursor.get("subscriber", cursor)["sources"].values()
+        if any(source["epoch"] is None for source in sources):
+            return False
         if self.cursor is None:
             self._save(cursor)
         print("ready", flush=True)
+        return True
 
     def save(self, cursor: dict[str, Any]) -> None:
         if self._unsaved:
@@ -90,7 +100,8 @@ class Book:
 def consume(folder: Path, number: int, live: str, replay: str, counted: bool) -> None:
     book = Book(folder, number, MESSAGE.size)
     with Subscriber(live, replay=replay, resume=book.cursor, **SETTINGS) as subscriber:
-        book.begin(subscriber.cursor())
+        if not book.begin(subscriber.cursor()):
+            return
         while not book.stopped:
             try:
                 items = subscriber.recv_batch(_BATCH, timeout=_WAIT)
@@ -104,7 +115,8 @@ def consume(folder: Path, number: int, live: str, replay: str, counted: bool) ->
 async def consume_async(folder: Path, number: int, live: str, replay: str, counted: bool) -> None:
     book = Book(folder, number, MESSAGE.size)
     async with AsyncSubscriber(live, replay=replay, resume=book.cursor, **SETTINGS) as subscriber:
-        book.begin(subscriber.cursor())
+        if not book.begin(subscriber.cursor()):
+            return
         while not book.stopped:
             try:
                 items = await subscriber.recv_batch(_BATCH, timeout=_WAIT)
@@ -123,12 +135,13 @@ def take(book: Book, items: list[Any], counted: bool) -> None:
             book.tell(item)
 
 
-def follow(folder: Path, number: int, live: str, replay: str) -> None:
+def follow(folder: Path, number: int, live: list[str], replay: str) -> None:
     book = Book(folder, number, STEP.size)
     resume = None if book.cursor is None else ChainFollower.subscriber_cursor(book.cursor)
-    with Subscriber(live, topics=CHAIN_TOPICS, replay=replay, resume=resume, **SETTINGS) as subscriber:
+    with Subscriber(*live, topics=CHAIN_TOPICS, replay=replay, resume=resume, **SETTINGS) as subscriber:
         follower = ChainFollower(subscriber, cursor=book.cursor)
-        book.begin(follower.cursor())
+        if not book.begin(follower.cursor()):
+            return
         while not book.stopped:
             try:
                 event = follower.recv(_WAIT)
@@ -143,14 +156,19 @@ def follow(folder: Path, number: int, live: str, replay: str) -> None:
                 book.save(follower.cursor())
 
 
-def main(folder: Path, number: int, kind: str, live: str, replay: str, restart: str) -> None:
+def main(folder: Path, number: int, kind: str, addresses: str, replay: str, restart: str) -> None:
+    own = dict(pair.split("=") for pair in addresses.split(","))
+    live = list(own) if kind == "chain-two" else list(own)[:1]
+    SETTINGS["publisher_addresses"] = {address: own[address] for address in live}
     counted = restart == "continue"
-    if kind == "async":
-        asyncio.run(consume_async(folder, number, live, replay, counted))
-    elif kind == "sync":
-        consume(folder, number, live, replay, counted)
-    else:
-        follow(folder, number, live, replay)
+    shared = Shared(folder)
+    while not shared.stop:  # once, unless there was no position to begin at
+        if kind == "async":
+            asyncio.run(consume_async(folder, number, live[0], replay, counted))
+        elif kind == "sync":
+            consume(folder, number, live[0], replay, counted)
+        else:
+            follow(folder, number, live, replay)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The publishing process: a node that is killed, starts again, and does not remember exactly what it had handed over.
 
-Run as ``python -m soaking.publish FOLDER LIVE REPLAY JOURNAL_BYTES RESTART REWIND``: it hands over again the REWIND events before the
+Run as ``python -m soaking.publish FOLDER LIVE,LIVE REPLAY JOURNAL_BYTES RESTART REWIND``: it hands over again the REWIND events before the
 last that it is sure of. It ends when the conductor says so.
 """
 
@@ -17,7 +17,7 @@ from zmqpub import Publisher, Topic
 _PAUSE = 0.002
 
 
-def main(folder: Path, live: str, replay: str, journal_bytes: int, restart: str, rewind: int) -> None:
+def main(folder: Path, live: list[str], replay: str, journal_bytes: int, restart: str, rewind: int) -> None:
     story, shared = Story(folder), Shared(folder)
     options: dict[str, object] = {f"zmqpub{topic}": live for topic in Topic}
     options["zmqpubreplay"] = replay
@@ -51,4 +51,4 @@ def _beginning(story: Story, place: int) -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5], int(sys.argv[6]))
+    main(Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3], int(sys.argv[4]), sys.argv[5], int(sys.argv[6]))
