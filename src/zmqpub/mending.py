@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from zmqpub.errors import CursorError
 from zmqpub.fetching import Fetching, Outcome
+from zmqpub.lives import Table, ids_of, later_lives, nexts_of
 from zmqpub.mending_steps import Feed, Step, Steps, Tell
 from zmqpub.notifier_match import AmbiguousError, match_notifiers
 from zmqpub.positions import Numbers, Place, Positions, is_ahead
@@ -44,9 +45,6 @@ _REMOVED: Final = "the notifier was removed, and what it sent last is not held"
 _UNHEARD: Final = "the publisher began anew while the replay endpoint did not answer"
 _WENT_BACK: Final = "counters went back within one life of the publisher: it lost what it had sent"
 _WENT_BACK_UNHEARD: Final = "counters went back while the replay endpoint did not answer"
-
-_Table = dict[int, NotifierInfo]
-"""By topic index."""
 
 
 class _Why(enum.Enum):
@@ -158,7 +156,7 @@ class Mender:
         table = self._table(life)
         if table is not None:
             self._take_life(life, table)
-            self._expected = _nexts(table)
+            self._expected = nexts_of(table)
 
     def _check_resumed(self, hello: HelloAnswer) -> None:
         if self.epoch not in [life.epoch for life in hello.epochs]:
@@ -254,9 +252,9 @@ class Mender:
         number = self._positions.number(topic) + (got - position) % COUNTER_MODULUS
         return (yield from self._fetching.fetch_until(self.epoch, self._ids, topic, number))
 
-    def _set_targets(self, table: _Table) -> None:
+    def _set_targets(self, table: Table) -> None:
         """Remember what must arrive by itself, as it was published, or is missing."""
-        nexts = _nexts(table)
+        nexts = nexts_of(table)
         self._targets = {topic: nexts[topic] for topic in self._positions.missing(nexts)}
         self._targets_from = self._positions.counters()
         if self._targets:
@@ -291,7 +289,7 @@ class Mender:
             return False
         return (yield from self._settle(hello, table, why))
 
-    def _settle(self, hello: HelloAnswer, table: _Table, why: _Why) -> Generator[Step, Any, bool]:
+    def _settle(self, hello: HelloAnswer, table: Table, why: _Why) -> Generator[Step, Any, bool]:
         life = hello.epochs[-1]
         if self.epoch is None:
             yield from self._first_life(life, table)
@@ -320,15 +318,15 @@ class Mender:
         self._targets = {}
         self.next_look = min(self.next_look, self._clock() + max(_SOON, self._fetching.retry_in))
 
-    def _first_life(self, life: EpochInfo, table: _Table) -> Steps:
+    def _first_life(self, life: EpochInfo, table: Table) -> Steps:
         """The positions are those of live messages; where they are beyond the present life, that is newer than they are."""
         self._take_life(life, table)
         if any(topic in table and number > table[topic].next for topic, number in self._positions.numbers().items()):
             self._count_anew(list(table))
             yield Tell(Restart(self._place.text, epoch=life.epoch))
-        self._positions.begin_at(_nexts(table))
+        self._positions.begin_at(nexts_of(table))
 
-    def _same_life(self, life: EpochInfo, table: _Table) -> Steps:
+    def _same_life(self, life: EpochInfo, table: Table) -> Steps:
         numbers = self._positions.numbers()
         for topic, info in table.items():
             guess = self._guessed.get(topic)
@@ -339,7 +337,7 @@ class Mender:
             elif numbers.get(topic, 0) > info.next:
                 yield from self._went_back(topic, info)
         self._take_life(life, table)
-        self._positions.begin_at(_nexts(table))
+        self._positions.begin_at(nexts_of(table))
 
     def _new_life(self, hello: HelloAnswer, why: _Why) -> Steps:
         """What is left of the life that ended, then all of those that came after it; the present one up to where it is held."""
@@ -348,7 +346,7 @@ class Mender:
         ended = next((life for life in hello.epochs if life.epoch == self.epoch), None)
         if ended is None and self._resuming:
             self._check_resumed(hello)
-        later = self._later_lives(hello)
+        later = later_lives(hello, self.epoch, self._started_ms)
         self._guess_by_positions(ended)
         if ended is None or self._guessed:
             for topic, counter in {**positions, **(self._adrift or {})}.items():
@@ -357,7 +355,7 @@ class Mender:
             yield from self._rest_of(ended, self._table(ended) or {})
         if self._guessed:  # what of the lives between was handed out cannot be known
             yield from self._enter(later[-1])
-            nexts = _nexts(self._table(later[-1]) or {})
+            nexts = nexts_of(self._table(later[-1]) or {})
             yield from self._keep_guessed(positions, nexts, certain=ended is not None and len(later) == 1)
             return
         for life in later:
@@ -400,23 +398,16 @@ class Mender:
             if not guess.went_back:
                 yield self._fetching.lose(topic, 0, positions[topic], _UNHEARD)
 
-    def _later_lives(self, hello: HelloAnswer) -> list[EpochInfo]:
-        names = [life.epoch for life in hello.epochs]
-        if self.epoch in names:
-            return list(hello.epochs[names.index(self.epoch) + 1 :])
-        later = [life for life in hello.epochs[:-1] if self._started_ms and life.started_ms > self._started_ms]
-        return [*later, hello.epochs[-1]]
-
-    def _rest_of(self, life: EpochInfo, table: _Table) -> Steps:
+    def _rest_of(self, life: EpochInfo, table: Table) -> Steps:
         """Hand out what is left of a life that ended."""
         for topic, counter in self._positions.counters().items():
             if topic not in table and counter:
                 yield self._fetching.lose(topic, counter, None, _BEGAN_ANEW)
         yield from self._rest_of_notifiers(life, table)
 
-    def _rest_of_notifiers(self, life: EpochInfo, table: _Table) -> Steps:
-        self._positions.know(_nexts(table))
-        yield from self._fetching.repair_to(life.epoch, _ids(table), _nexts(table))
+    def _rest_of_notifiers(self, life: EpochInfo, table: Table) -> Steps:
+        self._positions.know(nexts_of(table))
+        yield from self._fetching.repair_to(life.epoch, ids_of(table), nexts_of(table))
 
     def _changed_notifier(self, topic: int, info: NotifierInfo, life: EpochInfo) -> Steps:
         """A notifier was removed and added again: its counter began anew within the same life."""
@@ -450,11 +441,11 @@ class Mender:
         self._owed_restart = True
         yield Tell(Restart(self._place.text, _TOPICS[topic], counter, info.next % COUNTER_MODULUS, self.epoch, self.epoch))
 
-    def _take_life(self, life: EpochInfo, table: _Table) -> None:
+    def _take_life(self, life: EpochInfo, table: Table) -> None:
         self.epoch = life.epoch
         self._started_ms = life.started_ms
-        self._ids = _ids(table)
-        self._positions.know(_nexts(table))
+        self._ids = ids_of(table)
+        self._positions.know(nexts_of(table))
 
     def _count_anew(self, topics: list[int]) -> None:
         self._positions.count_anew(topics)
@@ -498,7 +489,7 @@ class Mender:
         position = self._positions.counter(topic)
         return otherwise if position is None else position
 
-    def _table(self, life: EpochInfo) -> _Table | None:
+    def _table(self, life: EpochInfo) -> Table | None:
         """The notifiers of our address and topics in a life; None, with `error`, where there are none."""
         called = (self._settings.publisher_addresses or {}).get(self._place.text)
         try:
@@ -510,11 +501,3 @@ class Mender:
             where = called or self._place.address.endpoint
             self._fetching.error = f"the replay endpoint knows nothing of the topics subscribed to at {where}"
         return table or None
-
-
-def _nexts(table: _Table) -> Numbers:
-    return {topic: info.next for topic, info in table.items()}
-
-
-def _ids(table: _Table) -> Numbers:
-    return {topic: info.id for topic, info in table.items()}
