@@ -28,7 +28,7 @@ typedef struct {
 typedef struct {
     uint64_t position;
     zp_position at;
-} zp_record_place;                        /* of a record, or behind the last */
+} zp_record_place;                 /* of a record, or behind the last */
 
 /* A run of records, of at most 64 events, or of one event where they are large. What leaves are whole runs; what is looked for is
  * looked for from the beginning of its run. */
@@ -52,7 +52,7 @@ typedef struct zp_journal_file {
     uint8_t *ring;                 /* for reading: the ring, mapped twice in a row, so that no record ends at its end */
     uint64_t ring_bytes;
     zp_file_state *state;          /* in map */
-    zp_record_place begin, end;           /* what is held: the beginning of the first run, and behind the last */
+    zp_record_place begin, end;    /* what is held: the beginning of the first run, and behind the last */
     uint64_t epochs_turn;
     uint32_t life;
     double sync;                   /* seconds, or ZP_SYNC_NONE or ZP_SYNC_EVENT */
@@ -62,7 +62,7 @@ typedef struct zp_journal_file {
     size_t run_slots;
     zp_written_block blocks[8];    /* of the writer: the blocks written last */
     unsigned next_block;
-    zp_record_place hint;                 /* of the reader: behind the record that it read last */
+    zp_record_place hint;          /* of the reader: behind the record that it read last */
     struct { uint64_t at; zp_body *body; } cached[2]; /* of the reader: the large bodies that it made last */
     unsigned next_cached;
     uint64_t looked_at;            /* bytes of the ring that the reader saw since it gave its pages back */
