@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 from zmqpub import Block, SequenceLabel, Topic, Transaction, _fast
 from zmqpub.chain_events import BlockConnected, BlockDisconnected, ChainEvent, MempoolReset, TransactionAdded, TransactionRemoved
-from zmqpub.chain_state import ChainState
-from zmqpub.chain_walk import Work, answer
 from zmqpub.errors import RepairError
+from zmqpub.following.state import ChainState
+from zmqpub.following.walk import Work, answer
 from zmqpub.repair import HeaderInfo, MempoolSnapshot, Repair
 from zmqpub.sources import events as source_events
 from zmqpub.sources.simulated import Simulated

@@ -12,9 +12,11 @@ from typing import Any
 
 from zmqpub import Lost, Restart, StreamEvent, SubscriberSettings, Topic
 from zmqpub.addresses import parse_address
-from zmqpub.mending_steps import Ask, Failure, HandOut, Pause, Reply, Step, Take, Tell
-from zmqpub.positions import Place
-from zmqpub.replay_protocol import (
+from zmqpub.mending.positions import Place
+from zmqpub.mending.steps import Ask, Failure, HandOut, Pause, Reply, Step, Take, Tell
+from zmqpub.receiving.cursor import SavedPosition
+from zmqpub.receiving.streaming import Stream
+from zmqpub.replay.protocol import (
     EpochInfo,
     ErrorAnswer,
     HelloAnswer,
@@ -25,8 +27,6 @@ from zmqpub.replay_protocol import (
     RangeRequest,
     Status,
 )
-from zmqpub.streaming import Stream
-from zmqpub.subscriber_cursor import SavedPosition
 
 ADDRESS = "tcp://127.0.0.1:28332"
 REPLAY = "tcp://127.0.0.1:28331"

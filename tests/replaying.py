@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import zmq
 
 from zmqpub import Publisher
-from zmqpub.replay_protocol import (
+from zmqpub.replay.protocol import (
     Answer,
     EpochInfo,
     ErrorAnswer,

@@ -12,7 +12,7 @@ from synthetic import block, transaction
 
 from zmqpub import Publisher, RawBlock
 from zmqpub._fast import Batch, Channel, Receiver
-from zmqpub.replay_protocol import (
+from zmqpub.replay.protocol import (
     HelloAnswer,
     HelloRequest,
     RangeAnswer,

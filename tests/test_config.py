@@ -120,9 +120,9 @@ class TestValues:
         assert (found.value or "").startswith("0x")
 
     def test_the_address_as_given_and_as_libzmq_wants_it(self) -> None:
-        (notifier,) = parse_options({"zmqpubrawtx": "unix:/tmp/x"}).notifiers
-        assert (notifier.address, notifier.endpoint) == ("unix:/tmp/x", "ipc:///tmp/x")
-        assert (notifier.option, notifier.where, str(notifier)) == ("zmqpubrawtx", None, "zmqpubrawtx=unix:/tmp/x")
+        (notifier,) = parse_options({"zmqpubrawtx": "unix:/tmp/zmqpub-no"}).notifiers
+        assert (notifier.address, notifier.endpoint) == ("unix:/tmp/zmqpub-no", "ipc:///tmp/zmqpub-no")
+        assert (notifier.option, notifier.where, str(notifier)) == ("zmqpubrawtx", None, "zmqpubrawtx=unix:/tmp/zmqpub-no")
 
     def test_frozen(self) -> None:
         (notifier,) = parse_options({"zmqpubrawtx": A}).notifiers
@@ -199,13 +199,13 @@ class TestOrder:
         assert "zmqpubrawtxhwm=1: has no effect, as zmqpubrawtxhwm=3 holds" in warnings.text
 
     def test_duplicates_collapse(self, warnings: pytest.LogCaptureFixture) -> None:
-        config = parse_options({"zmqpubrawtx": ["unix:/tmp/x", A, "ipc:///tmp/x"], "zmqpubhashtx": A})
-        assert shown(config) == [("hashtx", A, 1000), ("rawtx", "ipc:///tmp/x", 1000), ("rawtx", A, 1000)]
+        config = parse_options({"zmqpubrawtx": ["unix:/tmp/zmqpub-no", A, "ipc:///tmp/zmqpub-no"], "zmqpubhashtx": A})
+        assert shown(config) == [("hashtx", A, 1000), ("rawtx", "ipc:///tmp/zmqpub-no", 1000), ("rawtx", A, 1000)]
         (record,) = warnings.records
         assert record.name == "zmqpub"
         message = record.getMessage()
-        assert "zmqpubrawtx=ipc:///tmp/x" in message
-        assert "zmqpubrawtx=unix:/tmp/x" in message
+        assert "zmqpubrawtx=ipc:///tmp/zmqpub-no" in message
+        assert "zmqpubrawtx=unix:/tmp/zmqpub-no" in message
 
 
 class TestEndpoints:
@@ -225,8 +225,8 @@ class TestEndpoints:
         assert sorted(first.notifiers + second.notifiers, key=config.notifiers.index) == list(config.notifiers)
 
     def test_spellings_of_one_endpoint_share_it(self) -> None:
-        (endpoint,) = parse_options({"zmqpubrawtx": "unix://" + "/tmp/x", "zmqpubhashtx": "unix:/tmp/x"}).endpoints()
-        assert (endpoint.endpoint, endpoint.address) == ("ipc:///tmp/x", "unix:/tmp/x")
+        (endpoint,) = parse_options({"zmqpubrawtx": "unix://" + "/tmp/zmqpub-no", "zmqpubhashtx": "unix:/tmp/zmqpub-no"}).endpoints()
+        assert (endpoint.endpoint, endpoint.address) == ("ipc:///tmp/zmqpub-no", "unix:/tmp/zmqpub-no")
 
     def test_ipv6(self) -> None:
         config = parse_options({"zmqpubrawtx": "tcp://[0::1]:1", "zmqpubhashtx": "tcp://[::1]:1", "zmqpubrawblock": A})
@@ -252,7 +252,7 @@ class TestEndpoints:
             ("tcp://*:28332", A),
             ("tcp://[::]:28332", A),
             ("tcp://0.0.0.0:28332", "tcp://*:28332"),
-            ("unix:/tmp/x", "unix:/tmp/./x"),
+            ("unix:/tmp/zmqpub-no", "unix:/tmp/./zmqpub-no"),
         ],
     )
     def test_addresses_that_exclude_each_other(self, one: str, other: str) -> None:
@@ -275,18 +275,18 @@ class TestWarnings:
         )
 
     def test_a_relative_path_after_two_slashes(self, warnings: pytest.LogCaptureFixture) -> None:
-        assert parse_options({"zmqpubrawtx": "unix://tmp/x"}).notifiers[0].endpoint == "ipc://tmp/x"
-        assert "Bitcoin Core would take it for /tmp/x" in warnings.text
+        assert parse_options({"zmqpubrawtx": "unix://tmp/zmqpub-no"}).notifiers[0].endpoint == "ipc://tmp/zmqpub-no"
+        assert "Bitcoin Core would take it for /tmp/zmqpub-no" in warnings.text
 
     def test_none_for_what_is_plain(self, warnings: pytest.LogCaptureFixture) -> None:
-        parse_options({topic.option: [A, "unix:/tmp/x"] for topic in Topic} | {"zmqpubrawtxhwm": 1000})
+        parse_options({topic.option: [A, "unix:/tmp/zmqpub-no"] for topic in Topic} | {"zmqpubrawtxhwm": 1000})
         assert not warnings.records
 
 
 class TestMakeNotifier:
     def test_is_what_options_make(self) -> None:
-        made = make_notifier("rawtx", "unix:/tmp/x", 5)
-        assert (made,) == parse_options({"zmqpubrawtx": "unix:/tmp/x", "zmqpubrawtxhwm": 5}).notifiers
+        made = make_notifier("rawtx", "unix:/tmp/zmqpub-no", 5)
+        assert (made,) == parse_options({"zmqpubrawtx": "unix:/tmp/zmqpub-no", "zmqpubrawtxhwm": 5}).notifiers
         assert make_notifier(Topic.RAWTX, A).hwm == 1000
 
     @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ from chain_stories import (
 )
 
 from zmqpub import SequenceLabel, Topic
-from zmqpub.chain_cursor import pack_cursor, unpack_cursor
 from zmqpub.chain_events import (
     BlockConnected,
     BlockDisconnected,
@@ -41,8 +40,9 @@ from zmqpub.chain_events import (
     TransactionAdded,
     TransactionRemoved,
 )
-from zmqpub.chain_state import ChainState
 from zmqpub.errors import CursorError
+from zmqpub.following.cursor import pack_cursor, unpack_cursor
+from zmqpub.following.state import ChainState
 from zmqpub.sources import events as source_events
 from zmqpub.stream_events import Disconnected, Lost, Malformed, MempoolGap, Restart
 

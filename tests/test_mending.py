@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from mending_world import INDICES, Consumer, Message, World
 
 from zmqpub import Connected, CounterGap, CursorError, Lost, Reconnected, Repaired, Restart, Stale, Topic
-from zmqpub.mending_steps import Failure, Reply
-from zmqpub.replay_protocol import ErrorAnswer, HelloAnswer, HelloRequest, RangeAnswer, RangeRequest, Status
-from zmqpub.subscriber_cursor import SavedPosition, pack_cursor, unpack_cursor
+from zmqpub.mending.steps import Failure, Reply
+from zmqpub.receiving.cursor import SavedPosition, pack_cursor, unpack_cursor
+from zmqpub.replay.protocol import ErrorAnswer, HelloAnswer, HelloRequest, RangeAnswer, RangeRequest, Status
 
 A, B, C = INDICES
 

@@ -15,7 +15,7 @@ from replaying import REPLAY, Client, Message, client, counter
 from synthetic import block, transaction
 
 from zmqpub import Publisher
-from zmqpub.replay_protocol import HelloAnswer, HelloRequest, RangeRequest, RangeStart, RangeUntil, Status, pack_request, unpack_answer
+from zmqpub.replay.protocol import HelloAnswer, HelloRequest, RangeRequest, RangeStart, RangeUntil, Status, pack_request, unpack_answer
 
 BLOCKS = [block(seed, 40, size=300) for seed in range(6)]
 TRANSACTIONS = [transaction(seed, size=300 + 100 * (seed % 8)) for seed in range(50)]

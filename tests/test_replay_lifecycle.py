@@ -19,7 +19,7 @@ from replaying import REPLAY, client, counter
 from synthetic import block, transaction
 
 from zmqpub import BindError, ConfigError, ForkedError, Publisher
-from zmqpub.replay_protocol import HelloRequest, RangeRequest, RangeStart, Status, pack_request, unpack_answer
+from zmqpub.replay.protocol import HelloRequest, RangeRequest, RangeStart, Status, pack_request, unpack_answer
 
 BLOCK = block(1, 300)
 
@@ -151,7 +151,7 @@ def test_the_interpreter_may_exit_with_answers_in_flight(ending: str) -> None:
         from replaying import *
         from synthetic import block
         from zmqpub import Publisher, Snapshot
-        from zmqpub.replay_protocol import *
+        from zmqpub.replay.protocol import *
         publisher = Publisher(everything() | REPLAY)
         publisher.set_snapshot(lambda: Snapshot())
         for seed in range(30):

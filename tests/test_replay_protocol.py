@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqpub.errors import DecodeError
-from zmqpub.replay_protocol import (
+from zmqpub.replay.protocol import (
     MAX_REQUEST,
     EpochInfo,
     ErrorAnswer,

@@ -13,7 +13,7 @@ from programs import Program
 from replaying import REPLAY, client
 
 from zmqpub import ClosedError, Publisher, SequenceBody, Snapshot
-from zmqpub.replay_protocol import HelloRequest, RangeRequest, RangeStart, SnapshotRequest, Status, pack_request, unpack_answer
+from zmqpub.replay.protocol import HelloRequest, RangeRequest, RangeStart, SnapshotRequest, Status, pack_request, unpack_answer
 
 TXIDS = tuple(bytes([number]) * 32 for number in range(5))
 

@@ -14,8 +14,8 @@ from test_subscriber_replay import TOPICS, TRANSACTIONS, expected, kinds, option
 
 from zmqpub import ClosedError, CounterGap, ForkedError, Lost, Publisher, Received, Repaired, Restart, Subscriber, Topic
 from zmqpub.addresses import parse_address
-from zmqpub.notifier_match import AmbiguousError, match_notifiers
-from zmqpub.replay_protocol import NotifierInfo
+from zmqpub.mending.notifier_match import AmbiguousError, match_notifiers
+from zmqpub.replay.protocol import NotifierInfo
 from zmqpub.testing import FaultyPublisher
 from zmqpub.testing.relay import Relay
 

@@ -24,8 +24,10 @@ from zmqpub.errors import (
 from zmqpub.follower import AsyncChainFollower, ChainFollower
 from zmqpub.primitives import BlockHeader, TxIn, TxOut
 from zmqpub.publisher import ActiveNotifier, Publisher
+from zmqpub.receiving.settings import SubscriberSettings
+from zmqpub.receiving.state import SourceState, SubscriberState
 from zmqpub.repair import HeaderInfo, MempoolSnapshot, Repair
-from zmqpub.snapshot import Snapshot
+from zmqpub.replay.snapshot import Snapshot
 from zmqpub.stats import Stats
 from zmqpub.stream_events import (
     Connected,
@@ -44,8 +46,6 @@ from zmqpub.stream_events import (
     StreamEvent,
 )
 from zmqpub.subscriber import Subscriber
-from zmqpub.subscriber_settings import SubscriberSettings
-from zmqpub.subscriber_state import SourceState, SubscriberState
 from zmqpub.wire import Notification, SequenceBody, SequenceLabel, Topic
 
 __version__ = "0.1.0"

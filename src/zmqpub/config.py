@@ -26,7 +26,7 @@ from typing import Final
 from zmqpub.addresses import Address, conflict, obstacle, parse_address
 from zmqpub.conf_file import CHAINS, ConfFile, Entry, interpret_bool, live_entries, load_conf
 from zmqpub.errors import ConfigError, ConfigProblem
-from zmqpub.replay_config import REPLAY_OPTION, ReplayConfig, choose_replay, replay_clashes, replay_entries
+from zmqpub.replay.config import REPLAY_OPTION, ReplayConfig, choose_replay, replay_clashes, replay_entries
 from zmqpub.settings import OnFull, Settings, SlowSubscriber, parse_settings
 from zmqpub.wire import Topic
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from zmqpub.chain_cursor import pack_cursor, subscriber_part, unpack_cursor
 from zmqpub.chain_events import ChainEvent
-from zmqpub.chain_line import Link
-from zmqpub.chain_state import ChainState
-from zmqpub.chain_walk import Questions, Work, answer
 from zmqpub.errors import ClosedError, ConfigError, ConfigProblem, RepairError
+from zmqpub.following.cursor import pack_cursor, subscriber_part, unpack_cursor
+from zmqpub.following.line import Link
+from zmqpub.following.state import ChainState
+from zmqpub.following.walk import Questions, Work, answer
 from zmqpub.repair import Repair
 
 if TYPE_CHECKING:

@@ -29,9 +29,9 @@ from zmqpub.config import (
     read_conf,
 )
 from zmqpub.errors import BindError, ClosedError, ConfigError, ConfigProblem
-from zmqpub.replay_endpoint import Replay
+from zmqpub.replay.endpoint import Replay
+from zmqpub.replay.snapshot import SnapshotSource
 from zmqpub.reporter import Reporter
-from zmqpub.snapshot import SnapshotSource
 from zmqpub.stats import EndpointStats, JournalStats, LatencyStats, NotifierStats, Stats, SubscriberStats
 from zmqpub.wire import Topic
 

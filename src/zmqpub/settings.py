@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from zmqpub.errors import ConfigError, ConfigProblem
+from zmqpub.setting_checks import MAX_KEEPALIVE, MAX_SECONDS, integer, parse, seconds
 
 __all__ = ["LEAST_JOURNAL_FILE", "JournalRestart", "OnFull", "Settings", "SlowSubscriber", "parse_settings"]
 
@@ -16,10 +17,6 @@ JournalRestart = Literal["continue", "new_epoch"]
 OnFull = Literal["wait", "drop"]
 SlowSubscriber = Literal["disconnect", "drop", "wait"]
 
-_MAX_SECONDS: Final = 2_147_483
-"""What fits into libzmq's milliseconds, an int: almost 25 days."""
-_MAX_KEEPALIVE: Final = 32_767
-"""The most seconds that Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL."""
 LEAST_JOURNAL_FILE: Final = 1024 * 1024
 """Bytes: a journal file's head takes 192 KiB of them."""
 
@@ -58,21 +55,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         problems = [
-            *_integer(self, "journal_bytes", 1, sys.maxsize, "bytes"),
+            *integer(self, "journal_bytes", 1, sys.maxsize, "bytes"),
             *_choice(self, "on_full", get_args(OnFull)),
             *_journal_file(self),
             *_choice(self, "journal_restart", get_args(JournalRestart)),
-            *_seconds(self, "stall_timeout", 0.001),
-            *_seconds(self, "max_lag", 0.001),
+            *seconds(self, "stall_timeout", 0.001),
+            *seconds(self, "max_lag", 0.001),
             *_choice(self, "slow_subscriber", get_args(SlowSubscriber)),
-            *(_seconds(self, "linger", 0.0) if self.linger is not None else ()),
+            *(seconds(self, "linger", 0.0, ", or None") if self.linger is not None else ()),
             *(
                 problem
                 for name in ("tcp_keepalive_idle", "tcp_keepalive_interval")
                 if getattr(self, name) is not None
-                for problem in _integer(self, name, 1, _MAX_KEEPALIVE, "seconds")
+                for problem in integer(self, name, 1, MAX_KEEPALIVE, "seconds")
             ),
-            *_integer(self, "io_threads", 1, 1024, "threads"),
+            *integer(self, "io_threads", 1, 1024, "threads"),
         ]
         if problems:
             raise ConfigError(*problems)
@@ -80,28 +77,7 @@ class Settings:
 
 def parse_settings(keywords: Mapping[str, Any]) -> Settings:
     """`Settings` from keywords; ConfigError names the unknown ones, too, with the nearest known name."""
-    known = {field.name for field in fields(Settings)}
-    problems = [_unknown(name, known) for name in keywords if name not in known]
-    try:
-        settings = Settings(**{name: value for name, value in keywords.items() if name in known})
-    except ConfigError as error:
-        raise ConfigError(*problems, *error.problems) from None
-    if problems:
-        raise ConfigError(*problems)
-    return settings
-
-
-def _unknown(name: str, known: set[str]) -> ConfigProblem:
-    near = difflib.get_close_matches(name, sorted(known), 1)
-    hint = f"did you mean {near[0]}?" if near else f"these are known: {', '.join(sorted(known))}"
-    return ConfigProblem(name, None, f"no known setting; {hint}")
-
-
-def _integer(settings: Settings, name: str, least: int, most: int, unit: str) -> list[ConfigProblem]:
-    value = getattr(settings, name)
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-        return []
-    return [ConfigProblem(name, repr(value), f"expected a whole number of {unit} from {least} to {most}")]
+    return parse(Settings, keywords)
 
 
 def _journal_file(settings: Settings) -> list[ConfigProblem]:
@@ -111,8 +87,8 @@ def _journal_file(settings: Settings) -> list[ConfigProblem]:
         if isinstance(settings.journal_bytes, int) and 0 < settings.journal_bytes < LEAST_JOURNAL_FILE:
             expected = f"a journal file (journal_path) needs at least {LEAST_JOURNAL_FILE} bytes"
             problems.append(ConfigProblem("journal_bytes", repr(settings.journal_bytes), expected))
-    if settings.journal_sync not in ("none", "event") and _seconds(settings, "journal_sync", 0.001):
-        expected = f"expected 'none', 'event' or seconds from 0.001 to {_MAX_SECONDS}"
+    if settings.journal_sync not in ("none", "event") and seconds(settings, "journal_sync", 0.001):
+        expected = f"expected 'none', 'event' or seconds from 0.001 to {MAX_SECONDS}"
         problems.append(ConfigProblem("journal_sync", repr(settings.journal_sync), expected))
     return problems
 
@@ -121,15 +97,6 @@ def _path(path: object) -> list[ConfigProblem]:
     if not isinstance(path, str) or not path or "\0" in path:
         return [ConfigProblem("journal_path", repr(path), "expected the path of a file as a string")]
     return []
-
-
-def _seconds(settings: Settings, name: str, least: float) -> list[ConfigProblem]:
-    value = getattr(settings, name)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and least <= value <= _MAX_SECONDS:
-        return []
-    extra = ", or None" if name == "linger" else ""
-    return [ConfigProblem(name, repr(value), f"expected seconds from {least:g} to {_MAX_SECONDS}{extra}")]
 
 
 def _choice(settings: Settings, name: str, choices: tuple[str, ...]) -> list[ConfigProblem]:

@@ -16,7 +16,7 @@ from zmqpub.cli.picture import row_line, table
 from zmqpub.cli.screen import Screen, amount, plural, size
 from zmqpub.cli.tally import Item, Tally, hash_of
 from zmqpub.cli.telling import event_in_words, event_members, event_name
-from zmqpub.subscriber_state import Status, SubscriberState
+from zmqpub.receiving.state import Status, SubscriberState
 from zmqpub.wire import Topic
 
 __all__ = ["Hearing", "JsonHearing", "TextHearing"]

@@ -13,7 +13,7 @@ import click
 
 from zmqpub.config import NotifierConfig, PublisherConfig, ReplayConfig, parse_options, parse_settings, read_conf
 from zmqpub.errors import ConfigError, ConfigProblem
-from zmqpub.replay_config import REPLAY_OPTION
+from zmqpub.replay.config import REPLAY_OPTION
 from zmqpub.sources.blocks import BlockFiles, OnProgress
 from zmqpub.sources.simulated import Simulated
 from zmqpub.wire import Topic

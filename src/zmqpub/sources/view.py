@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from zmqpub.snapshot import Snapshot
+from zmqpub.replay.snapshot import Snapshot
 from zmqpub.sources.events import BlockConnected, BlockDisconnected, Event, TransactionAdded, TransactionRemoved, UpdatedBlockTip
 
 __all__ = ["ChainView"]

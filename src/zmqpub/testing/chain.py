@@ -10,7 +10,7 @@ from random import Random
 from zmqpub._fast import Block, Transaction
 from zmqpub.errors import RepairError
 from zmqpub.repair import HeaderInfo, MempoolSnapshot
-from zmqpub.snapshot import Snapshot
+from zmqpub.replay.snapshot import Snapshot
 from zmqpub.sources.events import BlockConnected, Event, EventSink, hand_over
 from zmqpub.sources.regtest.chain import RegtestChain as Simulation
 from zmqpub.sources.regtest.coins import Resolved

@@ -1,4 +1,4 @@
-"""What is asked of a replay endpoint and what it answers, as plain values; zmqpub.replay_protocol packs and unpacks them."""
+"""What is asked of a replay endpoint and what it answers, as plain values; zmqpub.replay.protocol packs and unpacks them."""
 
 from __future__ import annotations
 

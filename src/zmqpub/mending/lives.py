@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from zmqpub.positions import Numbers
-from zmqpub.replay_protocol import EpochInfo, HelloAnswer, NotifierInfo
+from zmqpub.mending.positions import Numbers
+from zmqpub.replay.protocol import EpochInfo, HelloAnswer, NotifierInfo
 
 __all__ = ["Table", "ids_of", "later_lives", "nexts_of"]
 

@@ -13,15 +13,15 @@ import zmq
 from zmqpub._fast import Receiver
 from zmqpub.addresses import Address, parse_address
 from zmqpub.errors import ConfigError, ConfigProblem, CursorError
-from zmqpub.mending_steps import Item
-from zmqpub.positions import Place
+from zmqpub.mending.positions import Place
+from zmqpub.mending.steps import Item
+from zmqpub.receiving.cursor import SavedPosition, pack_cursor, unpack_cursor
+from zmqpub.receiving.settings import SubscriberSettings, parse_subscriber_settings
+from zmqpub.receiving.state import Status, SubscriberState
+from zmqpub.receiving.streaming import Stream
 from zmqpub.repair import Repair
-from zmqpub.replay_client import ReplayClient
+from zmqpub.replay.client import ReplayClient
 from zmqpub.stream_events import EVENT_TYPES, Connected, Lost
-from zmqpub.streaming import Stream
-from zmqpub.subscriber_cursor import SavedPosition, pack_cursor, unpack_cursor
-from zmqpub.subscriber_settings import SubscriberSettings, parse_subscriber_settings
-from zmqpub.subscriber_state import Status, SubscriberState
 from zmqpub.wire import Topic
 
 __all__ = ["Subscription"]

@@ -9,8 +9,8 @@ from collections.abc import Generator, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from zmqpub._fast import Block
-from zmqpub.chain_line import ChainLine, Link
 from zmqpub.errors import RepairError
+from zmqpub.following.line import ChainLine, Link
 from zmqpub.repair import HeaderInfo, MempoolSnapshot, Repair
 
 __all__ = ["Ask", "NoWayError", "Questions", "Work", "answer", "ask_best", "ask_block", "ask_header", "ask_mempool", "known_link", "walk"]

@@ -8,10 +8,10 @@ from collections.abc import Collection
 
 from zmqpub._fast import Block
 from zmqpub.chain_events import BlockConnected, BlockDisconnected, ChainGap
-from zmqpub.chain_line import RECENT_BLOCKS, ChainLine, Link
-from zmqpub.chain_queue import EventQueue
-from zmqpub.chain_walk import NoWayError, Work, ask_best, ask_block, ask_header, known_link, walk
 from zmqpub.errors import CursorError, RepairError
+from zmqpub.following.line import RECENT_BLOCKS, ChainLine, Link
+from zmqpub.following.queue import EventQueue
+from zmqpub.following.walk import NoWayError, Work, ask_best, ask_block, ask_header, known_link, walk
 from zmqpub.wire import Topic
 
 __all__ = ["BlockTeller"]

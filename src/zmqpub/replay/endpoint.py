@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from zmqpub._fast import Engine, ReplayEndpoint
 from zmqpub.addresses import parse_address
-from zmqpub.replay_config import ReplayConfig
+from zmqpub.replay.config import ReplayConfig
+from zmqpub.replay.snapshot import Snapshots, SnapshotSource
 from zmqpub.settings import Settings
-from zmqpub.snapshot import Snapshots, SnapshotSource
 from zmqpub.stats import ReplayStats
 
 __all__ = ["Replay"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from zmqpub._fast import Channel
 from zmqpub.addresses import Address
 from zmqpub.errors import ConnectError, DecodeError
-from zmqpub.mending_steps import Failure, Reply
-from zmqpub.replay_protocol import Request, pack_request, unpack_answer
+from zmqpub.mending.steps import Failure, Reply
+from zmqpub.replay.protocol import Request, pack_request, unpack_answer
 
 if TYPE_CHECKING:
     import zmq

@@ -11,12 +11,12 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from zmqpub._fast import HashBlock, RawBlock, repaired_block, repaired_block_hash
-from zmqpub.mending_steps import Call, Failure, Pause, Step, Steps, Tell
-from zmqpub.patience import Patience
-from zmqpub.positions import Place
+from zmqpub.mending.patience import Patience
+from zmqpub.mending.positions import Place
+from zmqpub.mending.steps import Call, Failure, Pause, Step, Steps, Tell
+from zmqpub.receiving.settings import SubscriberSettings
 from zmqpub.repair import Repair
 from zmqpub.stream_events import CounterGap, GapCause, Lost, Repaired
-from zmqpub.subscriber_settings import SubscriberSettings
 from zmqpub.wire import COUNTER_MODULUS, Topic
 
 __all__ = ["BlockWalk"]

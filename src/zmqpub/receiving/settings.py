@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any
 
 from zmqpub.errors import ConfigError, ConfigProblem
+from zmqpub.setting_checks import MAX_KEEPALIVE, integer, parse, seconds
 
 __all__ = ["SubscriberSettings", "parse_subscriber_settings"]
-
-_MAX_SECONDS: Final = 2_147_483
-"""What fits into libzmq's milliseconds, an int: almost 25 days."""
-_MAX_KEEPALIVE: Final = 32_767
-"""The most seconds that Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,18 +52,18 @@ class SubscriberSettings:
         optional_seconds = [name for name in ("stale_after", "heartbeat") if getattr(self, name) is not None]
         optional_keepalives = [name for name in ("keepalive_idle", "keepalive_interval") if getattr(self, name) is not None]
         problems = [
-            *_integer(self, "byte_bound", 1, sys.maxsize, "bytes"),
-            *_integer(self, "rcvhwm", 0, 2**31 - 1, "messages"),
+            *integer(self, "byte_bound", 1, sys.maxsize, "bytes"),
+            *integer(self, "rcvhwm", 0, 2**31 - 1, "messages"),
             *_flag(self, "latest_only"),
             *_flag(self, "only_notifications"),
-            *(problem for name in optional_seconds for problem in _seconds(self, name, 0.01)),
-            *(problem for name in optional_keepalives for problem in _integer(self, name, 1, _MAX_KEEPALIVE, "seconds")),
-            *_seconds(self, "reconnect_interval", 0.001),
-            *_seconds(self, "reconnect_interval_max", 0.001),
-            *_seconds(self, "check_interval", 0.01),
-            *_seconds(self, "repair_timeout", 0.01),
-            *_integer(self, "repair_retries", 0, 1_000_000, "attempts"),
-            *_integer(self, "repair_blocks", 1, 1_000_000, "blocks"),
+            *(problem for name in optional_seconds for problem in seconds(self, name, 0.01)),
+            *(problem for name in optional_keepalives for problem in integer(self, name, 1, MAX_KEEPALIVE, "seconds")),
+            *seconds(self, "reconnect_interval", 0.001),
+            *seconds(self, "reconnect_interval_max", 0.001),
+            *seconds(self, "check_interval", 0.01),
+            *seconds(self, "repair_timeout", 0.01),
+            *integer(self, "repair_retries", 0, 1_000_000, "attempts"),
+            *integer(self, "repair_blocks", 1, 1_000_000, "blocks"),
             *_addresses(self),
         ]
         if problems:
@@ -77,35 +72,7 @@ class SubscriberSettings:
 
 def parse_subscriber_settings(keywords: Mapping[str, Any]) -> SubscriberSettings:
     """`SubscriberSettings` from keywords; ConfigError names the unknown ones, too, with the nearest known name."""
-    known = {field.name for field in fields(SubscriberSettings)}
-    problems = [_unknown(name, known) for name in keywords if name not in known]
-    try:
-        settings = SubscriberSettings(**{name: value for name, value in keywords.items() if name in known})
-    except ConfigError as error:
-        raise ConfigError(*problems, *error.problems) from None
-    if problems:
-        raise ConfigError(*problems)
-    return settings
-
-
-def _unknown(name: str, known: set[str]) -> ConfigProblem:
-    near = difflib.get_close_matches(name, sorted(known), 1)
-    hint = f"did you mean {near[0]}?" if near else f"these are known: {', '.join(sorted(known))}"
-    return ConfigProblem(name, None, f"no known setting; {hint}")
-
-
-def _integer(settings: SubscriberSettings, name: str, least: int, most: int, unit: str) -> list[ConfigProblem]:
-    value = getattr(settings, name)
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-        return []
-    return [ConfigProblem(name, repr(value), f"expected a whole number of {unit} from {least} to {most}")]
-
-
-def _seconds(settings: SubscriberSettings, name: str, least: float) -> list[ConfigProblem]:
-    value = getattr(settings, name)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= _MAX_SECONDS:
-        return []
-    return [ConfigProblem(name, repr(value), f"expected seconds from {least:g} to {_MAX_SECONDS}")]
+    return parse(SubscriberSettings, keywords)
 
 
 def _flag(settings: SubscriberSettings, name: str) -> list[ConfigProblem]:

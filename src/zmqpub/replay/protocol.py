@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from zmqpub.errors import DecodeError
-from zmqpub.replay_messages import (
+from zmqpub.replay.messages import (
     DEFAULT_BYTES,
     DEFAULT_MESSAGES,
     EPOCH_SIZE,

@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from zmqpub.replay_protocol import Answer, Request
+from zmqpub.replay.protocol import Answer, Request
 from zmqpub.stream_events import StreamEvent
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from zmqpub.addresses import Address, parse_address
-from zmqpub.replay_protocol import NotifierInfo
+from zmqpub.replay.protocol import NotifierInfo
 from zmqpub.wire import Topic
 
 __all__ = ["AmbiguousError", "match_notifiers"]

@@ -6,8 +6,8 @@ from collections.abc import Generator
 from typing import Any
 
 from zmqpub.errors import ClosedError, RepairError
-from zmqpub.mending_steps import Call, Failure, HandOut, Item, Step, Tell
-from zmqpub.subscription import Subscription
+from zmqpub.mending.steps import Call, Failure, HandOut, Item, Step, Tell
+from zmqpub.receiving.subscription import Subscription
 
 __all__ = ["Driver", "call"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from zmqpub.errors import CursorError
-from zmqpub.replay_protocol import EPOCH_SIZE
+from zmqpub.replay.protocol import EPOCH_SIZE
 from zmqpub.wire import COUNTER_MODULUS, Topic
 
 __all__ = ["SavedPosition", "pack_cursor", "unpack_cursor"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from zmqpub._fast import ReplayEndpoint
-from zmqpub.replay_protocol import SnapshotAnswer, pack_answer
+from zmqpub.replay.protocol import SnapshotAnswer, pack_answer
 
 __all__ = ["Snapshot", "SnapshotSource", "Snapshots"]
 

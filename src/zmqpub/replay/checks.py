@@ -6,8 +6,8 @@ are held against the question, against themselves, and against the messages that
 
 from __future__ import annotations
 
-from zmqpub.mending_steps import Entries, Failure, Reply
-from zmqpub.replay_protocol import EpochInfo, ErrorAnswer, HelloAnswer, RangeAnswer, RangeNotifier, RangeRequest, Status
+from zmqpub.mending.steps import Entries, Failure, Reply
+from zmqpub.replay.protocol import EpochInfo, ErrorAnswer, HelloAnswer, RangeAnswer, RangeNotifier, RangeRequest, Status
 from zmqpub.wire import COUNTER_MODULUS
 
 __all__ = ["NotHeldError", "UntrueError", "check_hello", "check_range"]

@@ -9,6 +9,8 @@ __all__ = ["Patience"]
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
+_SHORTEST_ATTEMPT: Final = 0.5
+"""Many retries make no attempt so short that nobody could answer."""
 
 
 class Patience:
@@ -27,7 +29,8 @@ class Patience:
 
     def attempt(self) -> float:
         """Seconds that the next attempt may take: a fair share of what is left, so that there is time for the others."""
-        return max(self._end - self._clock(), 0.001) / (self._retries + 1 - self._failed)
+        left = max(self._end - self._clock(), 0.001)
+        return min(left, max(left / (self._retries + 1 - self._failed), _SHORTEST_ATTEMPT))
 
     def pause(self) -> float | None:
         """After an attempt that failed: when to try again; None when that was the last."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from zmqpub.addresses import Address
-from zmqpub.mending_steps import Feed
-from zmqpub.replay_protocol import number_near
+from zmqpub.mending.steps import Feed
+from zmqpub.replay.protocol import number_near
 from zmqpub.wire import COUNTER_MODULUS, Topic
 
 __all__ = ["Numbers", "Place", "Positions", "is_ahead"]

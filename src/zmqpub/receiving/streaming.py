@@ -6,12 +6,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from zmqpub._fast import HashBlock, RawBlock, Received
-from zmqpub.block_walk import BlockWalk
-from zmqpub.mending import Mender
-from zmqpub.mending_steps import Entries, Feed, HandOut, Step, Steps, Take, Tell
-from zmqpub.positions import Place
+from zmqpub.mending.block_walk import BlockWalk
+from zmqpub.mending.mender import Mender
+from zmqpub.mending.positions import Place
+from zmqpub.mending.steps import Entries, Feed, HandOut, Step, Steps, Take, Tell
+from zmqpub.receiving.cursor import SavedPosition
+from zmqpub.receiving.settings import SubscriberSettings
+from zmqpub.receiving.source_counts import SourceCounts
+from zmqpub.receiving.state import SourceState, Status
 from zmqpub.repair import Repair
-from zmqpub.source_counts import SourceCounts
 from zmqpub.stream_events import (
     EVENT_TYPES,
     Connected,
@@ -27,9 +30,6 @@ from zmqpub.stream_events import (
     Restart,
     Stale,
 )
-from zmqpub.subscriber_cursor import SavedPosition
-from zmqpub.subscriber_settings import SubscriberSettings
-from zmqpub.subscriber_state import SourceState, Status
 from zmqpub.wire import COUNTER_MODULUS, Topic
 
 __all__ = ["Stream"]

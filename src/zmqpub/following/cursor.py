@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn, TypeAlias
 
-from zmqpub.chain_blocks import BlockTeller
 from zmqpub.chain_events import BlockConnected, BlockDisconnected, ChainEvent, ChainGap, MempoolReset, TransactionAdded, TransactionRemoved
-from zmqpub.chain_line import RECENT_BLOCKS, ChainLine, Link
-from zmqpub.chain_merge import Merge
-from zmqpub.chain_state import ChainState, StoryKey
 from zmqpub.errors import CursorError
+from zmqpub.following.blocks import BlockTeller
+from zmqpub.following.line import RECENT_BLOCKS, ChainLine, Link
+from zmqpub.following.merge import Merge
+from zmqpub.following.state import ChainState, StoryKey
 
 __all__ = ["JSONValue", "pack_cursor", "subscriber_part", "unpack_cursor"]
 

@@ -18,14 +18,14 @@ from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
 from zmqpub._fast import Block, HashBlock, HashTx, RawBlock, RawTx, Sequence
-from zmqpub.chain_blocks import BlockTeller
 from zmqpub.chain_events import BlockConnected, BlockDisconnected, ChainEvent, MempoolReset, TransactionAdded, TransactionRemoved
-from zmqpub.chain_line import ChainLine, Link
-from zmqpub.chain_mempool import BodyShelf, MempoolNumbers, Seen, Step, is_coinbase
-from zmqpub.chain_merge import Merge, Verdict
-from zmqpub.chain_queue import EventQueue
-from zmqpub.chain_walk import Work, ask_mempool
 from zmqpub.errors import RepairError
+from zmqpub.following.blocks import BlockTeller
+from zmqpub.following.line import ChainLine, Link
+from zmqpub.following.mempool import BodyShelf, MempoolNumbers, Seen, Step, is_coinbase
+from zmqpub.following.merge import Merge, Verdict
+from zmqpub.following.queue import EventQueue
+from zmqpub.following.walk import Work, ask_mempool
 from zmqpub.stream_events import Connected, Disconnected, Lost, Malformed, MempoolGap, Restart, Stale
 from zmqpub.wire import SequenceLabel, Topic
 

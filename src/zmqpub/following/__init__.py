@@ -1,0 +1,1 @@
+"""How the chain is followed: decisions without I/O, for zmqpub.follower."""

@@ -1,0 +1,1 @@
+"""How what is missing is had: decisions without I/O, for zmqpub.receiving."""
