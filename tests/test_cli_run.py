@@ -32,6 +32,13 @@ def sent_by(program: Program) -> int:
     return int(match[1].replace(",", ""))
 
 
+def unheard_by(program: Program) -> int:
+    """Messages that nobody had subscribed to, as the last line says."""
+    match = re.search(r"; ([\d,]+) that nobody had subscribed to;", program.seen[-1])
+    assert match
+    return int(match[1].replace(",", ""))
+
+
 def test_a_simulated_chain_arrives_whole_and_the_program_ends_by_itself() -> None:
     with Program("run", *everything(), *QUICK, "--wait-subscribers=1") as publisher:
         with connected_listener(publisher.address()) as listener:
@@ -107,10 +114,13 @@ def test_a_signal_ends_it_in_good_order(number: signal.Signals) -> None:
         assert publisher.errors == []
         assert publisher.seen[-2].endswith(f"{number.name}: ending")
         summary = listener.objects()[-1]
-        # Whatever was sent since the listener came has arrived, the last bytes in the sockets included.
+        # Whatever was sent since the listener came has arrived, the last bytes in the sockets included: its last counters are the
+        # publisher's. (What was sent while its subscriptions were still on their way counts as sent, too.)
         assert summary["missed"] == 0
-        assert sum(row["counter"] + 1 for row in summary["notifiers"] if row["counter"] is not None) >= sent_by(publisher)
-        assert summary["messages"] == sent_by(publisher)
+        assert 0 < summary["messages"] <= sent_by(publisher)
+        counters = [row["counter"] for row in summary["notifiers"]]
+        if None not in counters:
+            assert sum(counter + 1 for counter in counters) == sent_by(publisher) + unheard_by(publisher)
 
 
 def test_nohup_is_respected() -> None:
