@@ -24,7 +24,6 @@ from zmqpub.errors import (
 from zmqpub.follower import AsyncChainFollower, ChainFollower
 from zmqpub.primitives import BlockHeader, TxIn, TxOut
 from zmqpub.publisher import ActiveNotifier, Publisher
-from zmqpub.receiving.settings import SubscriberSettings
 from zmqpub.receiving.state import SourceState, SubscriberState
 from zmqpub.repair import HeaderInfo, MempoolSnapshot, Repair
 from zmqpub.replay.snapshot import Snapshot
@@ -46,6 +45,7 @@ from zmqpub.stream_events import (
     StreamEvent,
 )
 from zmqpub.subscriber import Subscriber
+from zmqpub.subscriber_settings import SubscriberSettings
 from zmqpub.wire import Notification, SequenceBody, SequenceLabel, Topic
 
 __version__ = "0.1.0"

@@ -14,10 +14,10 @@ import zmq
 from zmqpub.errors import ClosedError, ZmqPubError
 from zmqpub.mending.steps import Ask, Call, Failure, HandOut, Item, Pause, Reply, Step, Take, Tell
 from zmqpub.receiving.driving import Driver, call
-from zmqpub.receiving.settings import SubscriberSettings
 from zmqpub.receiving.state import SubscriberState
 from zmqpub.receiving.subscription import Subscription
 from zmqpub.repair import Repair
+from zmqpub.subscriber_settings import SubscriberSettings
 from zmqpub.wire import Topic
 
 __all__ = ["AsyncSubscriber"]

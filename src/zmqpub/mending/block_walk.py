@@ -14,9 +14,9 @@ from zmqpub._fast import HashBlock, RawBlock, repaired_block, repaired_block_has
 from zmqpub.mending.patience import Patience
 from zmqpub.mending.positions import Place
 from zmqpub.mending.steps import Call, Failure, Pause, Step, Steps, Tell
-from zmqpub.receiving.settings import SubscriberSettings
 from zmqpub.repair import Repair
 from zmqpub.stream_events import CounterGap, GapCause, Lost, Repaired
+from zmqpub.subscriber_settings import SubscriberSettings
 from zmqpub.wire import COUNTER_MODULUS, Topic
 
 __all__ = ["BlockWalk"]

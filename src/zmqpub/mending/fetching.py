@@ -6,13 +6,13 @@ import enum
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
+from zmqpub.mending.checks import NotHeldError, UntrueError, check_hello, check_range
 from zmqpub.mending.patience import Patience
 from zmqpub.mending.positions import Numbers, Place, Positions
 from zmqpub.mending.steps import Ask, Entries, HandOut, Pause, Step, Steps, Tell
-from zmqpub.receiving.settings import SubscriberSettings
-from zmqpub.replay.checks import NotHeldError, UntrueError, check_hello, check_range
 from zmqpub.replay.protocol import HelloAnswer, HelloRequest, RangeAnswer, RangeRequest, RangeStart, RangeUntil
 from zmqpub.stream_events import CounterGap, GapCause, Lost, Repaired
+from zmqpub.subscriber_settings import SubscriberSettings
 from zmqpub.wire import COUNTER_MODULUS, Topic
 
 __all__ = ["Fetching", "Outcome"]

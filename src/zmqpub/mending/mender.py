@@ -26,9 +26,9 @@ from zmqpub.mending.lives import Table, ids_of, later_lives, nexts_of
 from zmqpub.mending.notifier_match import AmbiguousError, match_notifiers
 from zmqpub.mending.positions import Numbers, Place, Positions, is_ahead
 from zmqpub.mending.steps import Feed, Step, Steps, Tell
-from zmqpub.receiving.settings import SubscriberSettings
 from zmqpub.replay.protocol import EpochInfo, HelloAnswer, NotifierInfo
 from zmqpub.stream_events import GapCause, Restart
+from zmqpub.subscriber_settings import SubscriberSettings
 from zmqpub.wire import COUNTER_MODULUS, Topic
 
 __all__ = ["Mender"]

@@ -11,7 +11,6 @@ from zmqpub.mending.mender import Mender
 from zmqpub.mending.positions import Place
 from zmqpub.mending.steps import Entries, Feed, HandOut, Step, Steps, Take, Tell
 from zmqpub.receiving.cursor import SavedPosition
-from zmqpub.receiving.settings import SubscriberSettings
 from zmqpub.receiving.source_counts import SourceCounts
 from zmqpub.receiving.state import SourceState, Status
 from zmqpub.repair import Repair
@@ -30,6 +29,7 @@ from zmqpub.stream_events import (
     Restart,
     Stale,
 )
+from zmqpub.subscriber_settings import SubscriberSettings
 from zmqpub.wire import COUNTER_MODULUS, Topic
 
 __all__ = ["Stream"]

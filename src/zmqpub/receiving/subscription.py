@@ -16,12 +16,12 @@ from zmqpub.errors import ConfigError, ConfigProblem, CursorError
 from zmqpub.mending.positions import Place
 from zmqpub.mending.steps import Item
 from zmqpub.receiving.cursor import SavedPosition, pack_cursor, unpack_cursor
-from zmqpub.receiving.settings import SubscriberSettings, parse_subscriber_settings
+from zmqpub.receiving.replay_client import ReplayClient
 from zmqpub.receiving.state import Status, SubscriberState
 from zmqpub.receiving.streaming import Stream
 from zmqpub.repair import Repair
-from zmqpub.replay.client import ReplayClient
 from zmqpub.stream_events import EVENT_TYPES, Connected, Lost
+from zmqpub.subscriber_settings import SubscriberSettings, parse_subscriber_settings
 from zmqpub.wire import Topic
 
 __all__ = ["Subscription"]

@@ -1,1 +1,1 @@
-"""The replay protocol: its values, its codec, a client's side and a publisher's."""
+"""The replay protocol: its values, its codec, and a publisher's side of it."""
