@@ -208,6 +208,21 @@ def test_the_context_may_be_terminated_under_it() -> None:
     publisher.close()
 
 
+def test_a_notifier_added_while_the_context_ends_is_told_so() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    publisher = Publisher(everything(), context=context)
+    holder = context.socket(zmq.PAIR)  # until it is closed, the termination is under way
+    ending = threading.Thread(target=context.term)
+    ending.start()
+    wait_for(lambda: {endpoint.state for endpoint in publisher.stats().endpoints} == {"terminated"})
+    with pytest.raises(ClosedError, match="terminated"):
+        publisher.add_notifier("rawtx", "tcp://127.0.0.1:*")
+    holder.close(0)
+    ending.join(10)
+    assert not ending.is_alive()
+    publisher.close()
+
+
 def test_the_context_may_be_terminated_while_a_full_pipe_is_waited_for() -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     publisher = Publisher(everything(hwm=1), context=context, slow_subscriber="wait")

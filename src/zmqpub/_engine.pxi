@@ -265,6 +265,13 @@ cdef class Engine:
         return what, record.endpoint.decode(), record.peer.decode(), record.number, record.error
 
 
+cdef object _not_bound(str option, str address, int error):
+    """The exception for an address that libzmq did not bind."""
+    if error == ETERM:
+        return ClosedError("the ZeroMQ context was terminated")
+    return BindError(option, address, error, (<bytes>zp_zmq.strerror_(error)).decode())
+
+
 @cython.no_gc_clear # the engine has to outlive the sender
 cdef class Endpoint:
     """One bound address and the thread that sends on it. Made by a publisher, under its lock."""
@@ -287,7 +294,7 @@ cdef class Endpoint:
             raise ClosedError("the ZeroMQ context was terminated")
         self.endpoint = zp_endpoint_open(context.handle, os.fsencode(endpoint), &settings, engine.journal, engine.log, &error)
         if self.endpoint == NULL:
-            raise BindError(option, address, error, (<bytes>zp_zmq.strerror_(error)).decode())
+            raise _not_bound(option, address, error)
 
     def __dealloc__(self):
         if self.endpoint == NULL or self.engine.generation != zp_fork_generation():

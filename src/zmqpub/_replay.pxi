@@ -29,7 +29,7 @@ cdef class ReplayEndpoint:
         with nogil:
             self.replay = zp_replay_open(handle, text, &settings, engine.history, engine.journal, engine.log, &error)
         if self.replay == NULL:
-            raise BindError(option, address, error, (<bytes>zp_zmq.strerror_(error)).decode())
+            raise _not_bound(option, address, error)
 
     def __dealloc__(self):
         if self.replay == NULL or self.engine.generation != zp_fork_generation():
