@@ -553,6 +553,7 @@ with Publisher(journal_path=sys.argv[2], journal_bytes=LEAST, journal_sync=sync)
 """
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="needs a compiler, and fdatasync")
 @pytest.mark.parametrize(
     ("sync", "at_first", "at_last"), [("none", (0, 0), (0, 0)), ("event", (20, 20), (20, 20)), ("0.1", (0, 10), (1, 10))]
@@ -834,6 +835,7 @@ for life in range(2):
 """
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_large_file_takes_no_memory_of_the_process(path: Path) -> None:
     """128 MiB written around, read whole, recovered and read again."""
