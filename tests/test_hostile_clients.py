@@ -319,6 +319,8 @@ def test_five_hundred_connections_in_quick_succession(version: tuple[int, int] |
 _FEW_DESCRIPTORS = """
 import resource, sys
 from zmqpub import Publisher
+
+pytestmark = pytest.mark.slow
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 with Publisher({"zmqpubsequence": "tcp://127.0.0.1:*"}) as publisher:
     print(publisher.active_notifiers()[0].address, flush=True)

@@ -340,6 +340,7 @@ def publishing_process(path: Path, address: str, first: int, *settings: str) -> 
         process.communicate()
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_loses_nothing_that_was_published(path: Path, address: str) -> None:
     """Twelve times, on one file, which is gone around meanwhile."""
     rng = random.Random(9)

@@ -15,6 +15,8 @@ from zmqpub import SequenceLabel, Topic
 from zmqpub._fast import Received, Sequence
 from zmqpub.testing import Relay
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 8
 
 

@@ -103,6 +103,7 @@ def test_who_could_be_several_is_nobody(addresses: list[str], here: str, alone: 
         match_notifiers(notifiers, [Topic.HASHTX], parse_address(here), None, alone)
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_stays_away_holds_the_stream_up_once() -> None:
     with FaultyPublisher({"zmqpubhashtx": "tcp://127.0.0.1:*"}) as publisher:
         replay = f"tcp://127.0.0.1:{free_port()}"
