@@ -24,6 +24,8 @@ from synthetic import block, transaction
 
 from zmqpub import Publisher
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = [block(seed, 20) for seed in range(60)]
 MESSAGES = sum(2 * len(one) + 3 for one in BLOCKS)
 PACE = 0.004
@@ -319,8 +321,6 @@ def test_five_hundred_connections_in_quick_succession(version: tuple[int, int] |
 _FEW_DESCRIPTORS = """
 import resource, sys
 from zmqpub import Publisher
-
-pytestmark = pytest.mark.slow
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 with Publisher({"zmqpubsequence": "tcp://127.0.0.1:*"}) as publisher:
     print(publisher.active_notifiers()[0].address, flush=True)
