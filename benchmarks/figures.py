@@ -224,15 +224,26 @@ def journal_file(results: Results) -> Iterator[Figure]:
         yield Figure("… mempool, transactions", "for comparison", rates, None)
 
 
+def received(results: Results, question: str, name: str, hand: str, least: float, rate: float) -> Iterator[Figure]:
+    one, other = results.one(question, "hashtx", name), results.one(question, "hashtx", hand)
+    if not one or not other:
+        return
+    times, most = other["best"] / one["best"], one["per_second_most"]
+    told = f"{times:.1f} x (median {other['median_of_turns'] / one['median_of_turns']:.1f} x), {most:,.0f}/s"
+    what = f"Typed notifications received over TCP, 32-byte bodies: {name}"
+    yield Figure(
+        what,
+        f"at least {least} x {hand}, {rate:,.0f}/s",
+        f"{told} (median {one['per_second_median']:,.0f}/s)",
+        times >= least and most >= rate,
+    )
+
+
 def receiving(results: Results) -> Iterator[Figure]:
-    hand = results.one("receive", "hashtx", "pyzmq")
     for name in ("zmqpub receiver", "zmqpub receiver, lists", "zmqpub Subscriber"):
-        row = results.one("receive", "hashtx", name)
-        if row and hand:
-            times, rate = hand["best"] / row["best"], row["per_second_most"]
-            yield Figure(f"Typed notifications received over TCP, 32-byte bodies: {name}", "at least 4 x pyzmq, 1,000,000/s",
-                         f"{times:.1f} x (median {hand['median_of_turns'] / row['median_of_turns']:.1f} x), {rate:,.0f}/s "
-                         f"(median {row['per_second_median']:,.0f}/s)", times >= 4 and rate >= 1e6)  # fmt: skip
+        yield from received(results, "receive", name, "pyzmq", 4, 1e6)
+    for name in ("zmqpub AsyncSubscriber", "zmqpub AsyncSubscriber, batches"):
+        yield from received(results, "receive on asyncio", name, "zmq.asyncio", 10, 5e5)
     case = "rawblock, txids listed"
     row, other = results.one("receive", case, "zmqpub receiver"), results.one("receive", case, "pyzmq + python-bitcoinlib")
     if row and other:
