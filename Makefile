@@ -80,7 +80,7 @@ $(VENV)/.built: $(VENV)/.base $(SOURCES)
 	@if [ $(VENV)/.editable -nt $(VENV)/.base ]; then \
 	    set -x; $(BIN)/python setup.py -q build_ext --inplace; \
 	else \
-	    set -x; $(PIP) install --group compile && $(PIP) install --no-build-isolation -e ".[cli]" && touch $(VENV)/.editable; \
+	    set -x; $(PIP) install --group compile && $(PIP) install --no-build-isolation -e ".[cli,ipc]" && touch $(VENV)/.editable; \
 	fi
 	@touch $@
 
@@ -89,5 +89,5 @@ $(SANITIZED)/.built: pyproject.toml $(SOURCES) $(shell find src -name '*.py')
 	$(SANITIZED)/bin/python -m pip --disable-pip-version-check -q install --upgrade "pip>=25.1"
 	$(SANITIZED)/bin/python -m pip --disable-pip-version-check -q install --group test
 	ZMQPUB_SANITIZE=address,undefined ZMQPUB_WERROR=1 CC="$(CC)" \
-	    $(SANITIZED)/bin/python -m pip --disable-pip-version-check -q install --no-build-isolation ".[cli]"
+	    $(SANITIZED)/bin/python -m pip --disable-pip-version-check -q install --no-build-isolation ".[cli,ipc]"
 	@touch $@

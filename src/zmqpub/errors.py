@@ -15,6 +15,17 @@
     │   └── RefusedTransactionError    a transaction that the simulated chain does not take
     ├── CursorError (ValueError)       a saved position that belongs to another publisher or chain
     ├── RepairError                    a node, asked for what was missed, that does not have it or does not answer
+    ├── RpcError                       a JSON-RPC error object: code, message, method
+    ├── IpcError                       a call over IPC that failed: address, interface, method, cause
+    │   ├── IpcAddressError (ValueError)          an address that makes no sense, or whose path is too long
+    │   ├── IpcConnectError (ConnectionError)     nobody there, a stale socket, or one that is not ours
+    │   ├── IpcProtocolError           a peer that does not speak Cap'n Proto, or answers what cannot be
+    │   ├── DisconnectedError (ConnectionError)   the peer went away, or the connection was closed
+    │   ├── RemoteError                the peer raised an exception: type, message
+    │   ├── UnimplementedError         the peer lacks the method; since which version others have it
+    │   ├── OverloadedError            the peer, or this end, has too much to do
+    │   ├── IpcTimeoutError (TimeoutError)        no answer within the deadline
+    │   └── DestroyedError             a call on an object that was destroyed; nothing was sent
     └── UnsupportedError               what this machine or this build does not have
 
 Errors carry their data as attributes, so that a program need not parse the text: the option, value and address at
@@ -35,12 +46,23 @@ __all__ = [
     "CursorError",
     "DamagedRecordError",
     "DecodeError",
+    "DestroyedError",
+    "DisconnectedError",
     "ForkedError",
+    "IpcAddressError",
+    "IpcConnectError",
+    "IpcError",
+    "IpcProtocolError",
+    "IpcTimeoutError",
     "JournalError",
+    "OverloadedError",
     "RefusedTransactionError",
+    "RemoteError",
     "RepairError",
+    "RpcError",
     "SourceError",
     "SubscriberClosed",
+    "UnimplementedError",
     "UnsupportedError",
     "ZmqPubError",
 ]
@@ -214,6 +236,91 @@ class CursorError(ZmqPubError, ValueError):
 
 class RepairError(ZmqPubError):
     """What a `zmqpub.repair.Repair` raises when it cannot answer: the node does not know it, or does not answer."""
+
+
+class RpcError(ZmqPubError):
+    """A JSON-RPC error object: ``code`` and ``message`` are the node's own, ``method`` is what was called, where that is known."""
+
+    def __init__(self, code: int, message: str, method: str | None = None) -> None:
+        self.code = code
+        self.message = message
+        self.method = method
+        super().__init__(f"{method + ': ' if method else ''}{message} (code {code})")
+
+    def __reduce__(self) -> tuple[type[RpcError], tuple[int, str, str | None]]:
+        return type(self), (self.code, self.message, self.method)
+
+
+class IpcError(ZmqPubError):
+    """Something that went wrong between two processes.
+
+    ``address`` is the peer's (``unix:/path``, or ``fd:5`` for a socket that was inherited), ``interface`` and ``method`` what was
+    called (None where it was not about a call), ``cause`` a sentence.
+    """
+
+    def __init__(self, address: str, interface: str | None, method: str | None, cause: str) -> None:
+        self.address = address
+        self.interface = interface
+        self.method = method
+        self.cause = cause
+        call = ".".join(part for part in (interface, method) if part)
+        super().__init__(": ".join(part for part in (address, call, cause) if part))
+
+    def __reduce__(self) -> tuple[type[IpcError], tuple[object, ...]]:
+        return type(self), (self.address, self.interface, self.method, self.cause)
+
+
+class IpcAddressError(IpcError, ValueError):
+    """An address that makes no sense, or whose path is too long for a unix socket."""
+
+
+class IpcConnectError(IpcError, ConnectionError):
+    """Nobody listens there, or who listens is not to be trusted. ``errno`` is the operating system's, where it has a part in it."""
+
+
+class IpcProtocolError(IpcError):
+    """The peer does not speak Cap'n Proto, is no Init of Bitcoin Core's, or answered what cannot be."""
+
+
+class DisconnectedError(IpcError, ConnectionError):
+    """The peer went away, or this end closed the connection, while or before the call was made."""
+
+
+class RemoteError(IpcError):
+    """The peer answered with an exception: ``type`` is what it calls it (``std::exception``), ``message`` what it says."""
+
+    def __init__(self, address: str, interface: str | None, method: str | None, type: str, message: str) -> None:
+        self.type = type
+        self.message = message
+        super().__init__(address, interface, method, f"{type}: {message}" if type else message)
+
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[object, ...]]:
+        return type(self), (self.address, self.interface, self.method, self.type, self.message)
+
+
+class UnimplementedError(IpcError):
+    """The peer lacks this method; ``since`` is the version of Bitcoin Core that has it, where that is known."""
+
+    def __init__(self, address: str, interface: str | None, method: str | None, since: str | None = None, peer: str | None = None) -> None:
+        self.since = since
+        self.peer = peer
+        who = f"the peer ({peer})" if peer else "the peer"
+        super().__init__(address, interface, method, f"{who} lacks it" + (f"; Bitcoin Core has it since {since}" if since else ""))
+
+    def __reduce__(self) -> tuple[type[UnimplementedError], tuple[object, ...]]:
+        return type(self), (self.address, self.interface, self.method, self.since, self.peer)
+
+
+class OverloadedError(IpcError):
+    """The peer refuses for now, because it has too much to do; or this end does, because too many calls are under way."""
+
+
+class IpcTimeoutError(IpcError, TimeoutError):
+    """No answer within the deadline. The call was interrupted where the interface has a way to."""
+
+
+class DestroyedError(IpcError):
+    """A call on an object that this end has destroyed. Nothing was sent: a node would crash."""
 
 
 class UnsupportedError(ZmqPubError):
