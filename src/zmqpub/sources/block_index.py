@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from zmqpub.sources.block_networks import work_of_bits
 
-__all__ = ["START_OF_BLOCK", "Chain", "Island", "Records", "coinbase_height", "connect"]
+__all__ = ["NONE", "START_OF_BLOCK", "Chain", "HashTable", "Island", "Records", "coinbase_height", "connect"]
 
 START_OF_BLOCK = 240
 """As many bytes of a block as are needed to find the height in its coinbase: 80 + 9 + 4 + 2 + 1 + 36 + 1 + 100."""
@@ -63,11 +63,14 @@ class Records:
 
 
 class HashTable:
-    """Finds records by hash. Open addressing over one array: 8 to 16 bytes a record, where a dict needs 200."""
+    """Finds records by hash. Open addressing over one array: 8 to 16 bytes a record, where a dict needs 200.
 
-    def __init__(self, records: Records) -> None:
+    ``capacity``: how many records it is for, by default those that there are.
+    """
+
+    def __init__(self, records: Records, capacity: int | None = None) -> None:
         self.digests = records.digests
-        size = 1 << (2 * len(records)).bit_length()
+        size = 1 << (2 * (len(records) if capacity is None else capacity)).bit_length()
         self._mask = size - 1
         self._slots = array("I", bytes(4 * size))  # a record's number + 1, or 0
 

@@ -186,6 +186,15 @@ class BlockFiles:
         """
         self._index()
 
+    def block(self, block_hash: bytes) -> Block | None:
+        """The block with this hash (32 bytes, display order), stale ones included; None where it is not in the files.
+
+        DamagedRecordError where it cannot be read (any more). From any thread; runs the index pass.
+        """
+        self._index()
+        record = self._record(block_hash)
+        return None if record is None else self._read(record)
+
     def __iter__(self) -> Iterator[Event]:
         try:
             chain = self._index()
