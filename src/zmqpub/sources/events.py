@@ -25,8 +25,9 @@ __all__ = [
     "hand_over",
 ]
 
-RemovalReason = Literal["expiry", "sizelimit", "reorg", "conflict", "replaced"]
-"""Why a transaction left the mempool, in Bitcoin Core's words; inclusion in a block is not among them."""
+RemovalReason = Literal["expiry", "sizelimit", "reorg", "conflict", "replaced", "unknown"]
+"""Why a transaction left the mempool, in Bitcoin Core's words; inclusion in a block is not among them. "unknown" is of a source that
+cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,7 @@
+"""Events of a running Bitcoin Core node, over its IPC alone: neither ZeroMQ nor HTTP is needed in the node."""
+
+from zmqpub.sources.bitcoin_node.calls import NodeConnection, NodeMining, NodeRpc
+from zmqpub.sources.bitcoin_node.counts import NodeCounts
+from zmqpub.sources.bitcoin_node.source import BitcoinNode
+
+__all__ = ["BitcoinNode", "NodeConnection", "NodeCounts", "NodeMining", "NodeRpc"]
