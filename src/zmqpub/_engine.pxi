@@ -205,6 +205,12 @@ cdef class Engine:
         zp_history_epoch_id(self.history, epoch)
         return PyBytes_FromStringAndSize(<char *>epoch, 16)
 
+    @property
+    def journaled(self):
+        """Events that the journal ever held: with a journal file those of earlier lives, too."""
+        self.check()
+        return zp_journal_end(self.journal).event
+
     def settle(self):
         """All endpoints are there: whatever notifiers the journal file had besides end here."""
         self.check()

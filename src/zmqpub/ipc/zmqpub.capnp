@@ -101,3 +101,149 @@ struct CoinbaseTx @0xdc399c6d34ae7e69 {
   requiredOutputs @5 :List(Data);
   lockTime @6 :UInt32;
 }
+
+# ---- zmqpub's own: a publisher in a process of its own. docs/notifications.md says what the calls promise. ----
+
+# The bootstrap capability of `zmqpub -ipcfd N`.
+interface PublisherInit @0xb7d41e90a3c58f26 extends(Init) {
+  # Bind and begin. Nothing is bound where there is a failure; the call may then be made again. One publisher at a time.
+  makeNotifications @0 (options :PublisherOptions) -> (notifications :Notifications, state :PublisherState, failure :Failure);
+}
+
+struct PublisherOptions @0xe1835fb0c72d946a {
+  # Bitcoin Core's: zmqpubrawblock, zmqpubrawblockhwm …, and zmqpubreplay. A negation (nozmqpubrawtx) has the value 1.
+  options @0 :List(Option);
+  # Those of zmqpub.Settings, by their names there.
+  settings @1 :List(Setting);
+  # Where relative paths begin; empty: where the child was started.
+  directory @2 :Text;
+  # A file that both map, through which large bodies may go (Event.body.lane); empty: none.
+  lane @3 :Text;
+  # After the end of a child before this one: what its last answer to publish called journaled, if that was settled. The first events
+  # that come are then those behind it, and those of them that the journal file holds are skipped, by their number. 0: none, and
+  # what the journal file holds is recognized by its content.
+  journaled @4 :UInt64;
+}
+
+struct Option @0xa94c07e2d816b35f {
+  name @0 :Text;
+  values @1 :List(Text);
+}
+
+struct Setting @0xf28be5163a70c9d4 {
+  name @0 :Text;
+  value :union {
+    none @1 :Void;
+    integer @2 :Int64;
+    number @3 :Float64;
+    text @4 :Text;
+  }
+}
+
+struct PublisherState @0xc06f92d7b4e1385a {
+  epoch @0 :Data;
+  notifiers @1 :List(ActiveNotifier);
+  # Empty without the option zmqpubreplay.
+  replayAddress @2 :Text;
+  # Events in the journal, ever; 0 where there is no journal file, or a new one.
+  journaled @3 :UInt64;
+  processId @4 :UInt32;
+}
+
+struct ActiveNotifier @0x8f1d63ca5b02e794 {
+  type @0 :Text;
+  address @1 :Text;
+  hwm @2 :UInt32;
+}
+
+interface Notifications @0xd3586ab41f9e027c {
+  # Into the journal, in order. The answer is the acknowledgement: these events are journaled, recognized, skipped or refused.
+  publish @0 (events :List(Event)) -> (journaled :UInt64, settled :Bool, refused :List(Refusal));
+  # Wait until all that was published before the call is with libzmq; milliseconds, infinity for as long as it takes.
+  flush @1 (timeout :Float64 = inf) -> (flushed :Bool);
+  activeNotifiers @2 () -> (notifiers :List(ActiveNotifier));
+  # From the next event on. hwm: messages.
+  addNotifier @3 (topic :Text, address :Text, hwm :UInt32 = 1000) -> (notifier :ActiveNotifier, failure :Failure);
+  removeNotifier @4 (topic :Text, address :Text) -> (failure :Failure);
+  # Who is asked when a subscriber asks the replay endpoint for a snapshot; null: nobody.
+  setSnapshot @5 (source :SnapshotSource) -> ();
+  # zmqpub.Stats as a JSON object, by the names of its fields.
+  stats @6 () -> (json :Text);
+  # linger: milliseconds, infinity for as long as it takes; negative: as the setting says.
+  close @7 (linger :Float64 = -1) -> ();
+}
+
+struct Event @0x9b7ac2e80d46f153 {
+  kind @0 :EventKind;
+  # Of the two mempool events.
+  mempoolSequence @1 :UInt64;
+  body :union {
+    # The serialization of the transaction or block.
+    data @2 :Data;
+    # The block of the last event before this one that was about a block, in this call or one before.
+    same @3 :Void;
+    # Of a removed transaction, where its serialization is not known any more.
+    txid @4 :Data;
+    # The serialization lies in the lane, and stays there unchanged until the answer has come.
+    lane :group {
+      offset @5 :UInt64;
+      size @6 :UInt64;
+    }
+  }
+}
+
+enum EventKind @0xbe50d918c3f7264a {
+  transactionAdded @0;
+  transactionRemoved @1;
+  blockConnected @2;
+  blockDisconnected @3;
+  tip @4;
+}
+
+struct Refusal @0xdc2476e5901bfa38 {
+  # Which of the call's events, from 0.
+  index @0 :UInt32;
+  failure @1 :Failure;
+}
+
+struct Failure @0xaa3fd8061b95c7e2 {
+  union {
+    none @0 :Void;
+    config @1 :List(Problem);
+    bind :group {
+      option @2 :Text;
+      address @3 :Text;
+      errno @4 :Int32;
+      cause @5 :Text;
+    }
+    journal :group {
+      path @6 :Text;
+      offset @7 :UInt64;
+      expected @8 :Text;
+      got @9 :Text;
+      hint @10 :Text;
+      errno @11 :Int32;
+    }
+    decode :group {
+      what @12 :Text;
+      offset @13 :UInt64;
+      expected @14 :Text;
+      got @15 :Text;
+    }
+    closed @16 :Text;
+    other @17 :Text;
+  }
+}
+
+struct Problem @0xc7e10b5f3d82a694 {
+  option @0 :Text;
+  # Null where the option itself is the problem.
+  value @1 :Text;
+  message @2 :Text;
+}
+
+# Implemented by the parent.
+interface SnapshotSource @0xe65b90f1a72c4d83 {
+  # height below 0: not known; tip null: not known; txids: the mempool's, 32 bytes each, one behind the other, null: not known.
+  take @0 () -> (tip :Data, height :Int64 = -1, txids :Data, mempoolSequence :UInt64);
+}
