@@ -1,1 +1,80 @@
-"""Bitcoin Core's IPC, both ends: Cap'n Proto over unix sockets and socket pairs. Needs the extra ``zmqpub[ipc]``."""
+"""Bitcoin Core's IPC, both ends: Cap'n Proto over unix sockets and socket pairs. Needs the extra ``zmqpub[ipc]``.
+
+::
+
+    with zmqpub.ipc.connect("unix:/home/me/.bitcoin/node.sock") as init:
+        mining = init.make_mining()
+        tip = mining.get_tip()
+        tip = mining.wait_tip_changed(tip.hash, timeout=60)
+        print(init.make_rpc().execute("getblockcount"))
+
+Names are looked up when they are first used, so that a client does not load the server.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any, Final
+
+from zmqpub.errors import UnsupportedError
+
+if importlib.util.find_spec("capnp") is None:
+    raise UnsupportedError("zmqpub.ipc needs pycapnp: pip install 'zmqpub[ipc]'")
+
+if TYPE_CHECKING:
+    from zmqpub.ipc.async_client import AsyncBlockTemplate, AsyncEcho, AsyncInit, AsyncMining, AsyncRpc, connect_async
+    from zmqpub.ipc.backoff import Reconnect
+    from zmqpub.ipc.client import BlockTemplate, Echo, Init, Mining, Rpc, connect
+    from zmqpub.ipc.repair import NodeRepair
+    from zmqpub.ipc.versions import NodeVersion
+
+_HOMES: Final = {
+    "AsyncBlockTemplate": "async_client",
+    "AsyncEcho": "async_client",
+    "AsyncInit": "async_client",
+    "AsyncMining": "async_client",
+    "AsyncRpc": "async_client",
+    "BlockTemplate": "client",
+    "Echo": "client",
+    "Init": "client",
+    "Mining": "client",
+    "NodeRepair": "repair",
+    "NodeVersion": "versions",
+    "Reconnect": "backoff",
+    "Rpc": "client",
+    "connect": "client",
+    "connect_async": "async_client",
+}
+"""Where each public name is defined."""
+
+__all__ = [
+    "AsyncBlockTemplate",
+    "AsyncEcho",
+    "AsyncInit",
+    "AsyncMining",
+    "AsyncRpc",
+    "BlockTemplate",
+    "Echo",
+    "Init",
+    "Mining",
+    "NodeRepair",
+    "NodeVersion",
+    "Reconnect",
+    "Rpc",
+    "connect",
+    "connect_async",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
