@@ -7,8 +7,8 @@ from time import monotonic
 from typing import Any
 
 from zmqpub._fast import Block
-from zmqpub.config import ActiveNotifier
 from zmqpub.errors import RpcError
+from zmqpub.publisher import ActiveNotifier
 from zmqpub.rpc.block_json import block_json, difficulty, header_json
 from zmqpub.rpc.codes import RpcCode
 from zmqpub.rpc.mempool_json import Cost, mempool_json
@@ -174,7 +174,7 @@ class _Node:
         tip = self._tip()
         facts = header_json(tip)
         bits = tip.row.header.bits
-        result = {
+        result: dict[str, Any] = {
             "chain": chain,
             "blocks": tip.row.height,
             "headers": tip.row.height,

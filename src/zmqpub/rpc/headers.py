@@ -61,10 +61,8 @@ class Headers:
         if row != UNKNOWN:
             return row
         parent = self.find(header.prev_hash)
-        if parent != UNKNOWN:
-            before = self._work(parent)
-        else:
-            before = None if any(header.prev_hash) else 0
+        is_genesis = not any(header.prev_hash)
+        before = 0 if is_genesis else None if parent == UNKNOWN else self._work(parent)
         work = 0 if before is None else before + work_of_bits(header.bits)
         row = len(self)
         self._hashes.digests += block_hash[::-1]
@@ -106,7 +104,7 @@ class Headers:
 
     def median_time(self, row: int) -> int | None:
         """The median time past as of a block: of eleven, itself included; None where they are not all known."""
-        times = []
+        times: list[int] = []
         while row != UNKNOWN and len(times) < _MEDIAN_SPAN:
             raw = self.raw(row)
             times.append(int.from_bytes(raw[68:72], "little"))

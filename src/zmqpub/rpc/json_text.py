@@ -98,12 +98,12 @@ def _check_text(text: str) -> None:
 
 
 def type_name(value: Any) -> str:
-    """What UniValue calls the type of a value that was read."""
+    """What UniValue calls the type of a value that was read, or converted with to_python()."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "bool"
-    if isinstance(value, Number):
+    if isinstance(value, Number | int | float):
         return "number"
     if isinstance(value, str):
         return "string"

@@ -64,15 +64,15 @@ def positional(parameters: Sequence[Parameter], given: Members) -> list[Any]:
     leading = 0
     first: str | None = None
     for parameter in parameters:
-        name = next((one for one in parameter.names.split("|") if one in waiting), None)
-        if name is None:
+        found = next((one for one in parameter.names.split("|") if one in waiting), None)
+        if found is None:
             left_out += 1
             leading = leading if arguments else left_out
             continue
         arguments += [None] * left_out
         left_out = 0
         first = first or parameter.names
-        arguments.append(waiting.pop(name))
+        arguments.append(waiting.pop(found))
     before = waiting.get("args")
     if isinstance(before, list):
         del waiting["args"]
@@ -102,8 +102,7 @@ def check_types(parameters: Sequence[Parameter], arguments: Sequence[Any]) -> No
 def as_int(value: Any) -> int:
     """A number that a command wants as a 32-bit integer; RpcError in UniValue's words where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        name = "bool" if isinstance(value, bool) else {str: "string", list: "array", dict: "object"}.get(type(value), "null")
-        raise RpcError(RpcCode.TYPE_ERROR, f"JSON value of type {name} is not of expected type number")
+        raise RpcError(RpcCode.TYPE_ERROR, f"JSON value of type {type_name(value)} is not of expected type number")
     if isinstance(value, float) or not -_MOST - 1 <= value <= _MOST:
         raise RpcError(RpcCode.MISC_ERROR, "JSON integer out of range")
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 
 from zmqpub.errors import ConfigError, ConfigProblem
@@ -13,7 +13,7 @@ from zmqpub.sources.regtest.consensus import MAX_BLOCK_WEIGHT
 from zmqpub.sources.regtest.template import RESERVED_WEIGHT, Template, fill
 from zmqpub.sources.regtest.traffic import Traffic
 
-__all__ = ["Simulated"]
+__all__ = ["Run", "Simulated"]
 
 _DEEPER = 0.25  # how many reorganizations go one block deeper than the last depth
 _RECONFIRMED = 0.85  # how many disconnected transactions each block of the new branch takes back
@@ -99,7 +99,8 @@ class Simulated:
         if coins is None:
             coins = min(max(int(8 * block_interval * transactions_per_second), 4_000), 80_000)
         self.seed = seed
-        self._blocks = math.inf if blocks is None else blocks
+        self.blocks = math.inf if blocks is None else blocks
+        """After so many the source ends."""
         self._block_interval = block_interval
         self._transactions_per_second = transactions_per_second
         self._replacement_rate = replacement_rate
@@ -129,9 +130,25 @@ class Simulated:
         if self._closed:
             return
         events: list[Event] = []
+        run = self.begin(events.append)
+        if not self._publish_bootstrap:
+            events.clear()
+        moves = 0
+        while True:
+            for event in events:
+                if self._closed:
+                    return
+                yield event
+            events.clear()
+            if self._closed or moves >= self.blocks:
+                return
+            moves += run.step()
+
+    def begin(self, on_event: Callable[[Event], None]) -> Run:
+        """A chain with coins to spend, and what is to happen to it; ``on_event`` hears of everything, the preparation included."""
         random = Random(self.seed)
         chain = RegtestChain(
-            events.append,
+            on_event,
             start_time=self._start_time,
             undo_depth=self._max_reorg_depth,
             mempool_limit=self._mempool_limit,
@@ -140,27 +157,15 @@ class Simulated:
         chain.initial_download = True
         traffic.fund()
         chain.initial_download = False
-        if not self._publish_bootstrap:
-            events.clear()
-        run = _Run(self, chain, traffic, random)
-        moves = 0
-        while True:
-            for event in events:
-                if self._closed:
-                    return
-                yield event
-            events.clear()
-            if self._closed or moves >= self._blocks:
-                return
-            moves += run.step()
+        return Run(self, chain, traffic, random)
 
 
-class _Run:
+class Run:
     """One iteration's schedule."""
 
     def __init__(self, settings: Simulated, chain: RegtestChain, traffic: Traffic, random: Random) -> None:
         self._settings = settings
-        self._chain = chain
+        self.chain = self._chain = chain
         self._traffic = traffic
         self._random = random
         self._first_height = chain.height
@@ -172,15 +177,19 @@ class _Run:
         # In whole microseconds: logarithms differ in their last bit from machine to machine.
         return time + round(-math.log(1.0 - self._random.random()) / rate, 6) if rate else math.inf
 
+    @property
+    def due(self) -> float:
+        """When the next thing happens."""
+        return min(self._next_arrival, self._next_block)
+
     def step(self) -> bool:
         """Let the next thing happen; whether it was a block."""
         settings, chain = self._settings, self._chain
+        chain.clock = max(chain.clock, self.due)  # who shares the chain may have moved it on
         if self._next_arrival < self._next_block:
-            chain.clock = self._next_arrival
             self._next_arrival = self._after(self._next_arrival, settings._transactions_per_second)
             self._arrival()
             return False
-        chain.clock = self._next_block
         self._next_block = self._after(self._next_block, 1 / settings._block_interval)
         self._traffic.pay_next_coinbase()
         depth = self._reorg_depth()
@@ -228,7 +237,8 @@ class _Run:
             if random() < _CONTRADICTED and branch.leftovers:
                 # One that others depend on, if there is one: then they have to go as well.
                 victim = next((entry for entry in branch.leftovers if mempool.children(entry)), branch.leftovers[0])
-                double_spend = traffic.respend(victim)
+                if traffic.owns(victim):  # not one of a miner's
+                    double_spend = traffic.respend(victim)
             for _ in range(depth + 1):
                 template = self._template()
                 if double_spend is not None and template.add(double_spend):

@@ -84,6 +84,16 @@ class RegtestChain:
         return self._state.coins
 
     @property
+    def state(self) -> ChainState:
+        """The active chain with its coins; read only."""
+        return self._state
+
+    @property
+    def next_time(self) -> int:
+        """The time of a block that is mined now, seconds since the Unix epoch."""
+        return max(self._start_time + int(self.clock), self._state.median_time + 1)
+
+    @property
     def blocks(self) -> list[Block]:
         """Those that are kept, the oldest first, the tip last."""
         return [record.block for record in self._state.records]
@@ -241,6 +251,26 @@ class RegtestChain:
         with self.reorganize(depth) as branch:
             return [branch.connect(transactions) for transactions in [*contents, *[()] * (depth + 1 - len(contents))]]
 
+    def adopt(self, branch: Sequence[tuple[Block, Sequence[Resolved]]], depth: int = 0) -> None:
+        """Let blocks that others mined, with their transactions (coinbase first), take the place of the last ``depth`` blocks.
+
+        They must be valid there, and more than ``depth``: see block_checks.
+        """
+        disconnected: list[Resolved] = []
+        for _ in range(depth):
+            disconnected[:0] = self._disconnect()
+        leftovers = {entry.txid: entry for entry in disconnected}
+        records = []
+        for block, entries in branch:
+            records.append(self._apply(block, entries))
+            for entry in entries:
+                leftovers.pop(entry.txid, None)
+        if depth:
+            self._readmit(leftovers.values())
+        for record in records:
+            self._tell_connected(record)
+        self._tell_tip(records[-1])
+
     def disconnect(self, count: int = 1) -> None:
         """Take the last blocks off without replacement, as ``invalidateblock`` does: no new tip is told."""
         for _ in range(count):
@@ -267,13 +297,16 @@ class RegtestChain:
         tag = push(_MINER) + push(self._blocks_made.to_bytes(8, "little"))
         transactions = [entry.transaction for entry in template.entries]
         reward = coinbase(height, outputs, tag, [transaction.wtxid for transaction in transactions])
-        time = max(self._start_time + int(self.clock), self._state.median_time + 1)
-        block = assemble(self.tip.hash, time, [reward, *transactions])
+        block = assemble(self.tip.hash, self.next_time, [reward, *transactions])
         first = Resolved(reward, (), created_by(reward.txid, outputs, height), 0, 4 * reward.size, height - 1)
-        record = self._state.connect(block, [first, *template.entries])
-        self._clear_mempool(template.entries)
+        return self._apply(block, [first, *template.entries])
+
+    def _apply(self, block: Block, entries: Sequence[Resolved]) -> Record:
+        """Put a block on top, and clear the mempool of what it holds or contradicts; the block is not told yet."""
+        record = self._state.connect(block, entries)
+        self._clear_mempool(entries[1:])
         if self.on_coins is not None:
-            self.on_coins([coin for entry in template.entries for coin in entry.created])
+            self.on_coins([coin for entry in entries[1:] for coin in entry.created])
             self.on_coins(self._state.matured())
         return record
 

@@ -15,6 +15,7 @@ from zmqpub.primitives import BlockHeader, TxIn, TxOut
 
 __all__ = [
     "BITS",
+    "BLOCK_VERSION",
     "COIN",
     "COINBASE_MATURITY",
     "LOCKTIME_THRESHOLD",
@@ -33,13 +34,14 @@ MAX_MONEY = 21_000_000 * COIN
 COINBASE_MATURITY = 100
 """A block may spend the outputs of coinbases at least this many blocks below it."""
 MAX_BLOCK_WEIGHT = 4_000_000
+BLOCK_VERSION = 0x20000000
+"""BIP 9's, with no bit set."""
 LOCKTIME_THRESHOLD = 500_000_000
 """Lock times below it are heights, from it on they are times."""
 BITS = 0x207FFFFF
 """The target of every regtest block: every second nonce meets it."""
 
 _HALVING_INTERVAL = 150
-_BLOCK_VERSION = 0x20000000
 _GENESIS_TIME = 1296688602
 _GENESIS_TEXT = b"The Times 03/Jan/2009 Chancellor on brink of second bailout for banks"
 _GENESIS_KEY = bytes.fromhex(
@@ -97,4 +99,4 @@ def coinbase(height: int, outputs: Sequence[TxOut], tag: bytes, wtxids: Sequence
 def assemble(prev_hash: bytes, time: int, transactions: Sequence[Transaction]) -> Block:
     """A block of ``transactions``, the coinbase first, on top of ``prev_hash``, with its proof of work."""
     root = merkle_root([transaction.txid for transaction in transactions])
-    return build_block(mine(BlockHeader(_BLOCK_VERSION, prev_hash, root, time, BITS, 0)), transactions)
+    return build_block(mine(BlockHeader(BLOCK_VERSION, prev_hash, root, time, BITS, 0)), transactions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple
 
 from zmqpub._fast import Block
@@ -53,6 +54,13 @@ class ChainState:
     def matured(self) -> tuple[Coin, ...]:
         """The coins of the youngest coinbase that the next block may spend."""
         return self._rewards[-COINBASE_MATURITY] if len(self._rewards) >= COINBASE_MATURITY else ()
+
+    def copy(self) -> ChainState:
+        """One that can be changed without changing this one."""
+        twin = copy(self)
+        twin.coins = self.coins.copy()
+        twin.records, twin._times, twin._rewards = self.records.copy(), self._times.copy(), self._rewards.copy()
+        return twin
 
     def connect(self, block: Block, entries: Sequence[Resolved]) -> Record:
         """Put ``block``, which holds ``entries`` (coinbase first), on top; it must be valid there."""

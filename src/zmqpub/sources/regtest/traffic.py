@@ -175,6 +175,10 @@ class Traffic:
         transaction = build_transaction(old.inputs, outputs, version=old.version, locktime=old.locktime)
         return resolved(transaction, old.inputs, outputs, entry.spent)
 
+    def owns(self, entry: Resolved) -> bool:
+        """Whether it spends coins of these wallets only."""
+        return all(coin.script_pubkey in self._keyring for coin in entry.spent)
+
     # Choosing
 
     def _any(self, locks: Sequence[Lock]) -> Lock:
@@ -251,7 +255,8 @@ class Traffic:
 
     def _take(self, coins: Sequence[Coin]) -> None:
         """What the chain's ``on_coins`` calls."""
-        self._ready.extend(coins)
+        # Others may have mined, and spent.
+        self._ready.extend([coin for coin in coins if coin.script_pubkey in self._keyring])
         if len(self._ready) > self._ready_limit:
             spender = self._chain.mempool.spender
             alive = {coin.outpoint: coin for coin in self._ready if coin.outpoint in self._chain.coins}
