@@ -211,6 +211,17 @@ cdef class Engine:
         self.check()
         return zp_journal_end(self.journal).event
 
+    @property
+    def recognizing(self):
+        """Is an event that the journal file held still taken for a repetition, as no new one came yet?"""
+        self.check()
+        return bool(zp_journal_recognizing(self.journal))
+
+    def stop_recognizing(self):
+        """From now on every event is a new one: for who knows by other means which those in the journal file are."""
+        self.check()
+        zp_journal_stop_recognizing(self.journal)
+
     def settle(self):
         """All endpoints are there: whatever notifiers the journal file had besides end here."""
         self.check()

@@ -166,6 +166,8 @@ cdef extern from "journal.h" nogil:
     void zp_journal_wait_room(zp_journal *j, uint64_t timeout_ns) noexcept
     int zp_journal_wait_done(zp_journal *j, uint64_t upto, uint64_t timeout_ns) noexcept
     zp_position zp_journal_end(zp_journal *j) noexcept
+    int zp_journal_recognizing(zp_journal *j) noexcept
+    void zp_journal_stop_recognizing(zp_journal *j) noexcept
     void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out) noexcept
 
 

@@ -277,6 +277,20 @@ static int is_repetition(zp_journal *j, const zp_event *e) {
     return known;
 }
 
+int zp_journal_recognizing(zp_journal *j) {
+    pthread_mutex_lock(&j->writer);
+    const int still = j->recognizer != NULL;
+    pthread_mutex_unlock(&j->writer);
+    return still;
+}
+
+void zp_journal_stop_recognizing(zp_journal *j) {
+    pthread_mutex_lock(&j->writer);
+    zp_recognizer_free(j->recognizer);
+    j->recognizer = NULL;
+    pthread_mutex_unlock(&j->writer);
+}
+
 static int write_event(zp_journal *j, const zp_event *e) {
     zp_plan plan;
     int result;

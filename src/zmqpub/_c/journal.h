@@ -114,6 +114,11 @@ size_t zp_journal_fetch(zp_journal *j, zp_journal_cursor *c, zp_event *out, size
  * a reference; NULL: there is none. */
 zp_body *zp_journal_coming(zp_journal *j);
 void zp_journal_done(zp_journal *j, zp_journal_cursor *c, uint64_t upto);
+/* Is what the file held still looked for in what is appended? */
+int zp_journal_recognizing(zp_journal *j);
+/* From now on every event is a new one. */
+void zp_journal_stop_recognizing(zp_journal *j);
+
 void zp_journal_get_stats(zp_journal *j, zp_journal_stats *out);
 
 /* Has any cursor something to hand over? */

@@ -119,10 +119,13 @@ struct PublisherOptions @0xe1835fb0c72d946a {
   directory @2 :Text;
   # A file that both map, through which large bodies may go (Event.body.lane); empty: none.
   lane @3 :Text;
-  # After the end of a child before this one: what its last answer to publish called journaled, if that was settled. The first events
-  # that come are then those behind it, and those of them that the journal file holds are skipped, by their number. 0: none, and
-  # what the journal file holds is recognized by its content.
-  journaled @4 :UInt64;
+  # Notifiers beside those of the options, with marks of their own: after the end of a child, those that it had.
+  notifiers @4 :List(ActiveNotifier);
+  # Whether this child goes on where one before it ended: the first events that come are those behind the first `journaled` ones of
+  # the journal, and as many of them as the journal file holds are skipped. False: what it holds is recognized by its content.
+  resume @5 :Bool;
+  # What the last settled answer of the child before called journaled, or its state, if there was none.
+  journaled @6 :UInt64;
 }
 
 struct Option @0xa94c07e2d816b35f {
@@ -148,6 +151,10 @@ struct PublisherState @0xc06f92d7b4e1385a {
   # Events in the journal, ever; 0 where there is no journal file, or a new one.
   journaled @3 :UInt64;
   processId @4 :UInt32;
+  # Whether the lane could be opened.
+  lane @5 :Bool;
+  # Whether events that the journal file holds are not looked for any more.
+  settled @6 :Bool;
 }
 
 struct ActiveNotifier @0x8f1d63ca5b02e794 {
