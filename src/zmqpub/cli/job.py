@@ -24,7 +24,7 @@ _LOOK_EVERY = 0.05
 class Job:
     """One run of a source. The attributes are written by its thread and may be read at any time.
 
-    ``on_change`` is called, in that thread, when the phase changes and at the end.
+    ``on_change`` is called, in that thread, when the phase changes and at the end; ``on_event`` when an event was handed over.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Job:
         speed: float = 1.0,
         wait_subscribers: int = 0,
         on_change: Callable[[], None] = lambda: None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.source = source
         self.phases = ["starting"]
@@ -54,6 +55,7 @@ class Job:
         self._speed = speed
         self._wait_subscribers = wait_subscribers
         self._on_change = on_change
+        self._on_event = on_event
         self._view = ChainView(mempool=not isinstance(source, BlockFiles)) if publisher.replay_address else None
         if self._view is not None:
             publisher.set_snapshot(self._view.snapshot)
@@ -128,6 +130,8 @@ class Job:
         self.events += 1
         if self._view is not None:
             self._view.note(event)
+        if self._on_event is not None:
+            self._on_event(event)
         if isinstance(event, BlockConnected):
             self.blocks += 1
             self.height = event.height

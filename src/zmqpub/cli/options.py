@@ -108,6 +108,8 @@ class Plan:
     settings: dict[str, Any]
     source: Simulated | BlockFiles
     speed: float
+    ipcbind: tuple[str, ...] = ()
+    """Where Bitcoin Core's interfaces are served."""
 
 
 def source_options(command: _Command) -> _Command:
@@ -141,6 +143,7 @@ def notifier_options(command: _Command) -> _Command:
         command,
         *options,
         _core_option(REPLAY_OPTION, "ADDRESS", "Let subscribers ask at this address for what they missed.", multiple=True),
+        _core_option("ipcbind", "unix[:PATH]", "Serve Bitcoin Core's IPC interfaces there; repeatable.", multiple=True),
         _core_option("conf", "FILE", "Take the zmqpub options of a bitcoin.conf instead."),
         _core_option("chain", "NAME", "With -conf: whose section applies [as the file says]."),
     )
@@ -210,7 +213,7 @@ def make_plan(given: Mapping[str, Any], on_progress: OnProgress) -> Plan:
             problems.append(ConfigProblem(one.option, one.address, message, one.where))
     if problems or config is None or speed is None or source is None:
         raise ConfigError(*problems)
-    return Plan(config, settings, source, speed)
+    return Plan(config, settings, source, speed, tuple(given["ipcbind"]))
 
 
 def _own_names(make: Callable[[], _Made]) -> _Made:

@@ -15,6 +15,7 @@ from zmqpub.cli.screen import Screen, plural, print_error, warnings_shown
 from zmqpub.cli.signals import Signals
 from zmqpub.cli.status import Picture, ProgressOf, Status, status_line, summary_line
 from zmqpub.publisher import Publisher
+from zmqpub.sources.events import Source
 from zmqpub.stats import Stats
 
 __all__ = ["run"]
@@ -37,8 +38,16 @@ def run(**given: Any) -> int:
         progress = _Progress()
         plan = make_plan(given, progress)
         wanted: int = given["wait_subscribers"]
+        source: Source = plan.source
+        serving = None
+        if plan.ipcbind:
+            from zmqpub.cli.serving import Serving
+
+            serving = Serving(plan.ipcbind, plan.source, plan.speed)
+            source = serving.source
         publisher = Publisher(plan.config, **plan.settings)
-        job = Job(plan.source, publisher, speed=plan.speed, wait_subscribers=wanted, on_change=signals.wake)
+        on_event = serving.on_event if serving else None
+        job = Job(source, publisher, speed=plan.speed, wait_subscribers=wanted, on_change=signals.wake, on_event=on_event)
         watch = _Watch(job, publisher, progress, screen, wanted)
         linger: float | None = plan.settings["linger"]
         try:
@@ -46,6 +55,8 @@ def run(**given: Any) -> int:
                 screen.line(f"bound {notifier.type} {notifier.address} (hwm {notifier.hwm})")
             if publisher.replay_address:
                 screen.line(f"bound replay {publisher.replay_address}")
+            for address in serving.listen(publisher) if serving else ():
+                screen.line(f"bound ipc {address}")
             job.start()
             failed = watch.until_end(signals)
             if signals.received is not None:
@@ -55,8 +66,10 @@ def run(**given: Any) -> int:
             raise
         finally:
             job.stop()
+            if serving:
+                serving.close()
             publisher.close(linger)
-            plan.source.close()
+            source.close()
         screen.freeze()
         return watch.conclude(failed, signals)
 

@@ -31,12 +31,12 @@ def node_commands(
     notifiers: Callable[[], Sequence[ActiveNotifier]] = tuple,
     *,
     cost_of: Callable[[bytes], Cost | None] = lambda txid: None,
-    chain: str | None = None,
+    chain: Callable[[], str | None] = lambda: None,
 ) -> list[Command]:
     """The commands, for an RpcTable. Uptime counts from here.
 
     ``notifiers``: a publisher's active_notifiers. ``cost_of``: what a transaction of the mempool pays, where that is known. ``chain``:
-    Bitcoin Core's name for the network, for getblockchaininfo, which is left out without it.
+    Bitcoin Core's name for the network, where that is known.
     """
     node = _Node(view, cost_of)
     start = monotonic()
@@ -45,9 +45,10 @@ def node_commands(
         return Command(name, function, parameters, category, description)
 
     verbosity = Parameter("verbosity|verbose", Kind.ANY, False, "0: the serialization in hex; 1: an object")
-    commands = [
+    return [
         command("getbestblockhash", node.best_block_hash, "Blockchain", "The hash of the active chain's last block."),
         command("getblock", node.block, "Blockchain", "A block, in any branch.", _BLOCK_HASH, verbosity),
+        command("getblockchaininfo", lambda: node.chain_info(chain()), "Blockchain", "The state of the chain."),
         command("getblockcount", node.block_count, "Blockchain", "The height of the active chain's last block."),
         command(
             "getblockhash",
@@ -90,9 +91,6 @@ def node_commands(
             "What is published, and where.",
         ),
     ]
-    if chain is not None:
-        commands.append(command("getblockchaininfo", lambda: node.chain_info(chain), "Blockchain", "The state of the chain."))
-    return commands
 
 
 class _Node:
@@ -170,7 +168,7 @@ class _Node:
         txids = [txid.hex() for txid in waiting]
         return {"txids": txids, "mempool_sequence": sequence} if mempool_sequence else txids
 
-    def chain_info(self, chain: str) -> dict[str, Any]:
+    def chain_info(self, chain: str | None) -> dict[str, Any]:
         tip = self._tip()
         facts = header_json(tip)
         bits = tip.row.header.bits
