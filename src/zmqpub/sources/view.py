@@ -23,6 +23,16 @@ class ChainView:
         self._mempool: dict[bytes, None] | None = {} if mempool else None
         self._sequence = 0
 
+    def begin(self, snapshot: Snapshot) -> None:
+        """This is what the first event finds: of a source that begins in the midst of things."""
+        with self._lock:
+            self._tip, self._height = snapshot.tip, snapshot.height
+            if snapshot.txids is not None and snapshot.mempool_sequence is not None:
+                self._mempool = dict.fromkeys(snapshot.txids)
+                self._sequence = snapshot.mempool_sequence
+            else:
+                self._mempool = None
+
     def note(self, event: Event) -> None:
         """The event was handed over."""
         with self._lock:

@@ -149,6 +149,7 @@ class BitcoinNode:
             self._settle_until = monotonic() + self._settle
         self._started = started
         self._teller.forget_state()
+        self._teller.ask_if_downloading(calls)
         if self._teller.tip is None and self._after is not None:
             header = calls.header(self._after)
             if header is None:

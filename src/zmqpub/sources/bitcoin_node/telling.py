@@ -62,12 +62,17 @@ class Teller:
 
     # The chain
 
+    def ask_if_downloading(self, calls: NodeCalls) -> bool:
+        """Whether it was when asked last. It is asked again until it is not any more: so it stays."""
+        before = self._downloading
+        if before:
+            self._downloading = calls.mining.is_initial_block_download()
+        return before
+
     def advance(self, calls: NodeCalls, target: BlockRef) -> Iterator[Event]:
         """Towards ``target``, which is or was the node's tip; at least one block, unless the chain changes meanwhile."""
         assert self.tip is not None
-        was_downloading = self._downloading
-        if was_downloading:
-            self._downloading = calls.mining.is_initial_block_download()
+        was_downloading = self.ask_if_downloading(calls)
         if target.height == self.tip.height + 1:
             # What happens nearly always costs one question.
             block = calls.block(target.hash)
