@@ -14,6 +14,7 @@ import zmq
 import zmqpub
 from zmqpub.cli.codes import ExitCode, ForcedEnd, code_of, lines_of, one_line
 from zmqpub.cli.demo import demo
+from zmqpub.cli.ipc import ipc
 from zmqpub.cli.listen import listen
 from zmqpub.cli.run import run
 from zmqpub.cli.screen import print_error
@@ -49,6 +50,7 @@ def program(context: click.Context) -> int:
 program.add_command(run)
 program.add_command(listen)
 program.add_command(demo)
+program.add_command(ipc)
 
 
 def run_program(arguments: Sequence[str]) -> int:

@@ -10,7 +10,12 @@ from zmqpub.errors import (
     ConfigError,
     ConnectError,
     DecodeError,
+    IpcAddressError,
+    IpcConnectError,
+    IpcError,
+    IpcTimeoutError,
     JournalError,
+    RpcError,
     SourceError,
     UnsupportedError,
 )
@@ -43,6 +48,10 @@ class ExitCode(enum.IntEnum):
     """This machine or build lacks something."""
     JOURNAL = 10
     """A journal file that cannot be used."""
+    PEER = 11
+    """A peer over IPC that went away, raised, lacks the method, or speaks something else."""
+    RPC = 12
+    """The node answered with a JSON-RPC error."""
     BROKEN_PIPE = 128 + 13
     """Who read the output is gone, as in ``zmqpub listen … | head``."""
 
@@ -63,6 +72,11 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (DecodeError, ExitCode.MALFORMED),
     (UnsupportedError, ExitCode.UNSUPPORTED),
     (JournalError, ExitCode.JOURNAL),
+    (IpcAddressError, ExitCode.USAGE),
+    (IpcConnectError, ExitCode.ADDRESS),
+    (IpcTimeoutError, ExitCode.TIMEOUT),
+    (IpcError, ExitCode.PEER),
+    (RpcError, ExitCode.RPC),
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from zmqpub.errors import ClosedError
 from zmqpub.publisher import Publisher
+from zmqpub.sources.bitcoin_node import BitcoinNode
 from zmqpub.sources.blocks import BlockFiles
 from zmqpub.sources.events import BlockConnected, Event, Source, TransactionAdded
 from zmqpub.sources.pace import pump
@@ -58,6 +59,8 @@ class Job:
         self._on_event = on_event
         self._view = ChainView(mempool=not isinstance(source, BlockFiles)) if publisher.replay_address else None
         if self._view is not None:
+            if isinstance(source, BitcoinNode):
+                source.on_baseline = self._view.begin
             publisher.set_snapshot(self._view.snapshot)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="zmqpub-source", daemon=True)

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 import click
 
+from zmqpub.cli.nodes import NODE_SOURCE, node_source
 from zmqpub.config import NotifierConfig, PublisherConfig, ReplayConfig, parse_options, parse_settings, read_conf
 from zmqpub.errors import ConfigError, ConfigProblem
 from zmqpub.replay.config import REPLAY_OPTION
+from zmqpub.sources.bitcoin_node import BitcoinNode
 from zmqpub.sources.blocks import BlockFiles, OnProgress
 from zmqpub.sources.simulated import Simulated
 from zmqpub.wire import Topic
@@ -41,6 +43,8 @@ _SETTINGS = (
 )
 _ONLY_SIMULATED = ("seed", "block_interval", "blocks", "reorg_rate")
 _ONLY_BLOCKS = ("network", "start", "stop", "on_damage", "verify")
+_ONLY_NODE = ("after", "poll", "datadir")
+_PACE = ("rate", "speed", "flat_out")
 
 
 class _CoreOption(click.Option):
@@ -106,7 +110,7 @@ class Plan:
 
     config: PublisherConfig
     settings: dict[str, Any]
-    source: Simulated | BlockFiles
+    source: Simulated | BlockFiles | BitcoinNode
     speed: float
     ipcbind: tuple[str, ...] = ()
     """Where Bitcoin Core's interfaces are served."""
@@ -116,7 +120,12 @@ def source_options(command: _Command) -> _Command:
     """Where events come from, and how fast."""
     return _all(
         command,
-        _option("--source", "simulated|blocks:DIR", "A regtest chain made on the spot, or block files [simulated].", default="simulated"),
+        _option(
+            "--source",
+            "simulated|blocks:DIR|bitcoin-node[:ADDRESS]",
+            "A regtest chain made on the spot, block files, or a node over its IPC [simulated].",
+            default="simulated",
+        ),
         _option("--rate", "N", "simulated: transactions a second [25]; blocks: blocks a second [no limit].", type=float),
         _option("--speed", "FACTOR", "Let the source's time run so many times faster than the clock [1].", type=float),
         click.option("--flat-out", is_flag=True, help="Wait for nothing: publish as fast as possible."),
@@ -129,6 +138,9 @@ def source_options(command: _Command) -> _Command:
         _option("--network", "NAME", "blocks: main, testnet3, testnet4, signet or regtest [as the files say]."),
         _option("--on-damage", "skip|fail", "blocks: pass over a damaged record, or end there [skip]."),
         click.option("--verify", is_flag=True, help="blocks: check every merkle root, too; slower."),
+        _core_option("datadir", "DIR", "bitcoin-node: its data directory, where -chain has its socket [as Bitcoin Core has it]."),
+        _option("--after", "HASH", "bitcoin-node: begin after this block [with what is new]."),
+        _option("--poll", "SECONDS", "bitcoin-node: between two looks at its mempool [0.05].", type=float),
         _option("--wait-subscribers", "N", "Begin when so many subscribers are connected [0].", type=int, default=0),
     )
 
@@ -145,7 +157,7 @@ def notifier_options(command: _Command) -> _Command:
         _core_option(REPLAY_OPTION, "ADDRESS", "Let subscribers ask at this address for what they missed.", multiple=True),
         _core_option("ipcbind", "unix[:PATH]", "Serve Bitcoin Core's IPC interfaces there; repeatable.", multiple=True),
         _core_option("conf", "FILE", "Take the zmqpub options of a bitcoin.conf instead."),
-        _core_option("chain", "NAME", "With -conf: whose section applies [as the file says]."),
+        _core_option("chain", "NAME", "With -conf: whose section applies [as the file says]; with bitcoin-node: whose socket [main]."),
     )
 
 
@@ -232,7 +244,7 @@ def _config(given: Mapping[str, Any]) -> PublisherConfig:
     written = {name: list(given[name]) for name in _CORE_OPTIONS if given[name]}
     conf, chain = given["conf"], given["chain"]
     if conf is None:
-        if chain is not None:
+        if chain is not None and not _is_node(given["source"]):
             raise ConfigError(ConfigProblem("-chain", chain, "chooses a section of a bitcoin.conf: give -conf, too"))
         if not any(topic.option in written for topic in Topic):
             written.update({topic.option: [DEFAULT_ADDRESS] for topic in Topic})
@@ -257,27 +269,37 @@ def _speed(given: Mapping[str, Any]) -> float:
     return 1.0 if speed is None else speed
 
 
-def _source(given: Mapping[str, Any], on_progress: OnProgress) -> Simulated | BlockFiles:
+def _is_node(source: str) -> bool:
+    return source.partition(":")[0] == NODE_SOURCE
+
+
+def _source(given: Mapping[str, Any], on_progress: OnProgress) -> Simulated | BlockFiles | BitcoinNode:
     text = given["source"]
-    kind, colon, directory = text.partition(":")
-    if kind not in ("simulated", "blocks") or bool(colon) != (kind == "blocks"):
-        near = difflib.get_close_matches(kind, ("simulated", "blocks"), 1)
+    kind, colon, place = text.partition(":")
+    own = {"simulated": _ONLY_SIMULATED, "blocks": _ONLY_BLOCKS, NODE_SOURCE: _ONLY_NODE}
+    if kind not in own or (kind != NODE_SOURCE and bool(colon) != (kind == "blocks")):
+        near = difflib.get_close_matches(kind, own, 1)
         hint = f"; did you mean {'blocks:DIR' if near == ['blocks'] else near[0]}?" if near else ""
-        raise ConfigError(ConfigProblem("--source", text, f"expected simulated or blocks:DIR{hint}"))
-    if kind == "blocks" and not directory:
+        raise ConfigError(ConfigProblem("--source", text, f"expected simulated, blocks:DIR or bitcoin-node[:ADDRESS]{hint}"))
+    if kind == "blocks" and not place:
         raise ConfigError(ConfigProblem("--source", text, "a directory is missing: blocks:DIR"))
-    foreign, other = (_ONLY_BLOCKS, "blocks:DIR") if kind == "simulated" else (_ONLY_SIMULATED, "simulated")
     problems = [
-        ConfigProblem(f"--{name.replace('_', '-')}", None, f"is for --source {other} only")
-        for name in foreign
-        if given[name] not in (None, False)
+        ConfigProblem(f"--{name.replace('_', '-')}", None, f"is for --source {'blocks:DIR' if other == 'blocks' else other} only")
+        for other, names in own.items()
+        for name in names
+        if other != kind and given[name] not in (None, False)
     ]
+    if kind == NODE_SOURCE:
+        message = "a node has a time of its own: it is not for --source bitcoin-node"
+        problems += [ConfigProblem(f"--{name.replace('_', '-')}", None, message) for name in _PACE if given[name] not in (None, False)]
     if problems:
         raise ConfigError(*problems)
-    own = _ONLY_SIMULATED if kind == "simulated" else _ONLY_BLOCKS
-    keywords = {name: given[name] for name in own if given[name] is not None}
+    if kind == NODE_SOURCE:
+        keywords = {name: given[name] for name in ("after", "poll") if given[name] is not None}
+        return node_source(place or "unix", given["datadir"], given["chain"], **keywords)
+    keywords = {name: given[name] for name in own[kind] if given[name] is not None}
     if kind == "blocks":
-        return BlockFiles(directory, rate=given["rate"], on_progress=on_progress, **keywords)
+        return BlockFiles(place, rate=given["rate"], on_progress=on_progress, **keywords)
     if given["rate"] is not None:
         keywords["transactions_per_second"] = given["rate"]
     return Simulated(**keywords)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from zmqpub.cli.job import Job
 from zmqpub.cli.screen import amount, plural, size
+from zmqpub.sources.bitcoin_node import BitcoinNode
 from zmqpub.stats import Stats
 
 __all__ = ["Picture", "ProgressOf", "Status", "status_line", "summary_line"]
@@ -37,6 +38,8 @@ class Status:
     height: int | None
     progress: ProgressOf | None
     stats: Stats
+    node: str = ""
+    """How a node that is the source is doing, in words."""
     events_per_second: float = 0.0
     messages_per_second: float = 0.0
 
@@ -47,7 +50,8 @@ class Status:
         elapsed = now - before.time if before else 0.0
         events_rate = (job.events - before.events) / elapsed if before and elapsed > 0 else 0.0
         messages_rate = (stats.sent - before.stats.sent) / elapsed if before and elapsed > 0 else 0.0
-        return cls(now, job.phase, job.events, job.blocks, job.height, progress, stats, events_rate, messages_rate)
+        node = job.source.counts.in_words() if isinstance(job.source, BitcoinNode) else ""
+        return cls(now, job.phase, job.events, job.blocks, job.height, progress, stats, node, events_rate, messages_rate)
 
 
 def status_line(status: Status) -> str:
@@ -55,7 +59,7 @@ def status_line(status: Status) -> str:
     stats = status.stats
     subscribers = sum(len(endpoint.subscribers) for endpoint in stats.endpoints)
     backlog = sum(endpoint.backlog_bytes for endpoint in stats.endpoints)
-    parts = [_where(status), f"{plural(status.events, 'event')} ({amount(status.events_per_second)}/s)"]
+    parts = [_where(status), *filter(None, [status.node]), f"{plural(status.events, 'event')} ({amount(status.events_per_second)}/s)"]
     parts.append(f"{plural(stats.sent, 'message')} sent ({amount(status.messages_per_second)}/s)")
     parts.append(f"{stats.dropped:,} dropped")
     if stats.evictions:
@@ -77,6 +81,8 @@ def summary_line(job: Job, stats: Stats, seconds: float) -> str:
         f"{stats.dropped:,} dropped",
         f"{plural(stats.evictions, 'subscriber')} disconnected as too slow",
     ]
+    if isinstance(job.source, BitcoinNode):
+        parts.append(job.source.counts.shortcomings() or "nothing that the node did was missed")
     return "; ".join(parts)
 
 

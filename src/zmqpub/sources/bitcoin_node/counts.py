@@ -30,7 +30,7 @@ class NodeCounts:
     untold_numbers: int = 0
     """Mempool sequence numbers of which nobody can tell what they were: what came and left between two looks, two each."""
     unseen_bodies: int = 0
-    """Transactions that were listed, but had left when they were asked for."""
+    """Transactions that were listed, but had left when they were asked for. Their numbers are among ``untold_numbers``."""
     renumbered: int = 0
     """How often the stream's mempool sequence had to be set back to the node's."""
     missing_blocks: int = 0
@@ -39,14 +39,19 @@ class NodeCounts:
     @property
     def complete(self) -> bool:
         """Whether everything that happened in the node, as far as one can know, was told."""
-        return not (self.untold_numbers or self.unseen_bodies or self.missing_blocks)
+        return not (self.untold_numbers or self.missing_blocks)
 
     def in_words(self) -> str:
         """For a status line."""
         parts = ["node connected" if self.connected else "node not there", f"mempool {self.mempool:,}"]
         if self.connections > 1:
-            parts.append(f"{self.connections - 1:,} reconnected")
-        if self.untold_numbers or self.unseen_bodies:
+            parts.append(f"reconnected {self.connections - 1:,} times")
+        return ", ".join(filter(None, [*parts, self.shortcomings()]))
+
+    def shortcomings(self) -> str:
+        """What could not be learned; empty where nothing is missing."""
+        parts = []
+        if self.untold_numbers:
             parts.append(f"{self.untold_numbers:,} mempool events not learned")
         if self.missing_blocks:
             parts.append(f"{self.missing_blocks:,} blocks not had")
