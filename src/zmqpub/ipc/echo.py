@@ -1,0 +1,15 @@
+"""The smallest object to serve."""
+
+from __future__ import annotations
+
+from zmqpub.ipc.calls import inline
+
+__all__ = ["EchoServer"]
+
+
+class EchoServer:
+    """A `zmqpub.interfaces.Echo`."""
+
+    @inline
+    def echo(self, echo: str, /) -> str:
+        return echo
