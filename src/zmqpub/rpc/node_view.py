@@ -63,7 +63,8 @@ class NodeView:
         self._active = array("I")  # rows, by height
         self._heights = array("I")  # theirs: increasing, by one except where blocks are missing
         self._waiting: dict[bytes, Waiting] = {}
-        self._sequence = 1
+        self._sequence: int | None = None  # what the mempool's next change takes
+        self._unexplained = 0  # numbers that passed without an event since the last block
         self._has_mempool = mempool
         self._initial_download = True
 
@@ -78,6 +79,7 @@ class NodeView:
                 self._disconnect(event)
             elif isinstance(event, UpdatedBlockTip):
                 self._initial_download = event.initial_download
+                self._unexplained = 0
             elif self._has_mempool:
                 self._change(event)
 
@@ -89,8 +91,12 @@ class NodeView:
         del self._active[place:], self._heights[place:]
         self._active.append(row)
         self._heights.append(height)
-        for txid in block.txids if self._waiting else ():
-            self._waiting.pop(txid, None)
+        confirmed = sum(self._waiting.pop(txid, None) is not None for txid in block.txids) if self._waiting else 0
+        # What leaves the mempool for a block takes numbers in silence. Conflicts, told before the block, may have shown some of them.
+        explained = min(confirmed, self._unexplained)
+        self._unexplained -= explained
+        if self._sequence is not None:
+            self._sequence += confirmed - explained
 
     def _disconnect(self, event: BlockDisconnected) -> None:
         if self._active and self._headers.hash(self._active[-1]) == event.block.hash:
@@ -103,6 +109,8 @@ class NodeView:
             self._waiting[txid] = Waiting(event.transaction, int(time()), self._heights[-1] if self._heights else 0)
         else:
             self._waiting.pop(txid, None)
+        if self._sequence is not None:
+            self._unexplained += max(event.mempool_sequence - self._sequence, 0)
         self._sequence = event.mempool_sequence + 1
 
     def _keep(self, block: Block) -> None:
@@ -151,9 +159,9 @@ class NodeView:
         return block
 
     def mempool(self) -> tuple[dict[bytes, Waiting], int]:
-        """What waits by txid, in the order of arrival, and the number that the next event of the mempool has, as far as is known."""
+        """What waits by txid, in the order of arrival, and the number that the next change takes: 1 before the first event."""
         with self._lock:
-            return dict(self._waiting), self._sequence
+            return dict(self._waiting), self._sequence or 1
 
     def waiting(self, txid: bytes) -> Transaction | None:
         """A transaction of the mempool."""
