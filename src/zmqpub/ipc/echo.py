@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zmqpub.ipc.calls import inline
+from zmqpub.ipc.handling import inline
 
 __all__ = ["EchoServer"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from zmqpub.ipc import calls, schema
-from zmqpub.ipc.calls import ASYNC, INLINE, Call
+from zmqpub.ipc import handling, schema
+from zmqpub.ipc.handling import ASYNC, INLINE, Call
 from zmqpub.ipc.errors_out import DISCONNECTED, FAILED, OVERLOADED, UNIMPLEMENTED, Refusal, refusal_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Servant:
         function = getattr(self.target, method.name, None)
         if function is None:
             return Refusal(UNIMPLEMENTED, f"{self.interface}.{method.wire} is not implemented here")
-        found = self.found[method] = method.adapt(function) if method.adapt else function, calls.kind_of(function)
+        found = self.found[method] = method.adapt(function) if method.adapt else function, handling.kind_of(function)
         return found
 
     def drop(self) -> None:
@@ -126,7 +126,7 @@ async def _run(servant: Servant, method: Method, context: Any, function: Any, ki
         )
     if kind == INLINE and not connection.calls and connection.has_thread(named):
         # Nothing else is under way that it could overtake.
-        return calls.run_inline(f"{servant.interface}.{method.wire}", function, args)
+        return handling.run_inline(f"{servant.interface}.{method.wire}", function, args)
     call = Call(servant.interface, method.wire)
     connection.begin(call)
     handed_over = False
@@ -141,12 +141,12 @@ async def _run(servant: Servant, method: Method, context: Any, function: Any, ki
         await found.enter()
         lane = found
         if kind == INLINE:
-            return calls.run_inline(str(call), function, args)
+            return handling.run_inline(str(call), function, args)
         if kind == ASYNC:
-            return await calls.run_async(call, function, args)
+            return await handling.run_async(call, function, args)
         running, lane, handed_over = lane, None, True
         outcome = await running.run(call, function, args, lambda: _finished(connection, running, call))
-        return await calls.run_async(call, _itself, (outcome,)) if asyncio.iscoroutine(outcome) else outcome
+        return await handling.run_async(call, _itself, (outcome,)) if asyncio.iscoroutine(outcome) else outcome
     except asyncio.CancelledError:
         call.cancel()
         if not connection.closing:
@@ -166,7 +166,7 @@ async def _itself(coroutine: Any) -> Any:
     return await coroutine
 
 
-def _finished(connection: Connection, lane: calls.Lane, call: Call) -> None:
+def _finished(connection: Connection, lane: handling.Lane, call: Call) -> None:
     call.finish()
     lane.leave()
     connection.end(call)
@@ -235,7 +235,7 @@ def destroying(servant: type[Any]) -> type[Any]:
 class ThreadServant(S.Thread.Server):  # type: ignore[misc, name-defined]
     """A thread of ours as the peer holds it."""
 
-    def __init__(self, connection: Connection, lane: calls.Lane) -> None:
+    def __init__(self, connection: Connection, lane: handling.Lane) -> None:
         self.connection = connection
         self.lane = lane
 

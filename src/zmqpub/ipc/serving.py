@@ -14,7 +14,7 @@ from typing import Any, Final
 import capnp
 
 from zmqpub.errors import ClosedError, ForkedError, IpcConnectError
-from zmqpub.ipc.calls import ASYNC, INLINE, Call, Lane, kind_of, run_async
+from zmqpub.ipc.handling import ASYNC, INLINE, Call, Lane, kind_of, run_async
 from zmqpub.ipc.errors_out import FAILED, OVERLOADED, Refusal, log, refusal_of, rewrite_exception
 from zmqpub.ipc.limits import Limits
 from zmqpub.ipc.loop import KjLoop, LoopThread
