@@ -79,6 +79,26 @@ class KjLoop:
         task.add_done_callback(self._task_done)
         return task
 
+    def outcome(self, awaitable: Awaitable[_T]) -> asyncio.Future[_T]:
+        """A task of the loop's own, seen through a future that holds nothing of it; when that is cancelled, so is the task."""
+        outcome: asyncio.Future[_T] = self.loop.create_future()
+        task = self.start(awaitable)
+
+        def done(task: asyncio.Task[Any]) -> None:
+            if outcome.done():
+                return
+            if task.cancelled():
+                outcome.cancel()
+            elif (error := task.exception()) is not None:
+                outcome.set_exception(strip(error))
+                outcome.exception()  # retrieved: whoever waited may have gone
+            else:
+                outcome.set_result(task.result())
+
+        task.add_done_callback(done)
+        outcome.add_done_callback(lambda outcome: task.cancel() if outcome.cancelled() else None)
+        return outcome
+
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -1,0 +1,279 @@
+"""One connection as long as it lasts: the stream, the peer's Init, and the peer's threads that calls run in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import capnp
+
+from zmqpub.errors import DisconnectedError, IpcError, IpcProtocolError, OverloadedError, RemoteError, UnimplementedError
+from zmqpub.ipc import schema
+from zmqpub.ipc.client_calls import AsyncCall, Call
+from zmqpub.ipc.codec import Operation
+from zmqpub.ipc.transport import SocketTransport, open_stream
+from zmqpub.ipc.versions import NodeVersion
+
+if TYPE_CHECKING:
+    from zmqpub.ipc.connection import Link, Remote
+
+__all__ = ["Facts", "Lane", "Wire"]
+
+_IDLE_LANES: Final = 8
+"""Threads that are kept for the next wait."""
+_MAX_LANES: Final = 256
+"""Threads of the peer's that one connection takes up."""
+_SPARE_LANES: Final = 16
+"""Of these, how many may be stuck in calls that nobody waits for, before ordinary calls queue behind such a call."""
+
+
+@dataclass(slots=True, eq=False)
+class Facts:
+    """What every thread may know of a connection: plain values, written by the loop."""
+
+    address: str
+    version: NodeVersion = NodeVersion.V30
+    reconnects: int = 0
+    closed: bool = False
+    trouble: str = ""
+    """Why the last attempt to connect again failed; empty while connected."""
+
+
+class Lane:
+    """A thread of the peer's: it runs one call at a time, in the order in which they come."""
+
+    __slots__ = ("_stuck", "context", "thread")
+
+    def __init__(self, thread: Any) -> None:
+        self.thread = thread
+        self.context = schema.load().Context.new_message(thread=thread)
+        self._stuck: set[Call] = set()
+
+    @property
+    def stuck(self) -> bool:
+        """Is it busy with a call that was given up?"""
+        return bool(self._stuck)
+
+    def given_up(self, call: Call) -> None:
+        self._stuck.add(call)
+
+    def answered(self, call: Call) -> None:
+        self._stuck.discard(call)
+
+
+@dataclass(slots=True, eq=False)
+class Wire:
+    """A connection. Everything in it belongs to the loop."""
+
+    link: Link
+    facts: Facts
+    transport: SocketTransport
+    stream: Any
+    client: Any
+    descriptor: int
+    version: NodeVersion = NodeVersion.V30
+    closed: bool = False
+    inflight: set[Call] = field(default_factory=set)
+    lanes: int = 0
+    idle: list[Lane] = field(default_factory=list)
+    lane: Lane | None = None
+    """Where ordinary calls run: one thread for all, as more are slower."""
+    _set_aside: list[Lane] = field(default_factory=list)
+    _threads: Remote | None = None
+    _farewell: Any = None
+
+    @property
+    def address(self) -> str:
+        return self.facts.address
+
+    def lost(self, operation: Operation | None = None) -> DisconnectedError:
+        """The error for a call that this connection does not answer any more."""
+        interface, method = (None, None) if operation is None else (operation.interface, operation.method)
+        return DisconnectedError(self.address, interface, method, "the peer went away, or the connection was closed")
+
+    @classmethod
+    async def open(cls, link: Link, sock: socket.socket, max_message_bytes: int) -> Wire:
+        """Set a connection up and see what the peer is. Takes ``sock`` over, and closes it if it fails."""
+        descriptor = sock.fileno()
+        try:
+            transport = SocketTransport(link.kj.loop, sock)
+            stream = open_stream(transport)
+        except BaseException:
+            sock.close()
+            raise
+        client = capnp.TwoPartyClient(stream, traversal_limit_in_words=max(1024, max_message_bytes // 8))
+        wire = cls(link, link.facts, transport, stream, client, descriptor)
+        try:
+            wire._farewell = client.on_disconnect()
+            wire._farewell.add_done_callback(wire._gone)
+            await wire._introduce()
+        except BaseException:
+            wire.close()
+            raise
+        return wire
+
+    async def _introduce(self) -> None:
+        from zmqpub.ipc.connection import Remote
+
+        module = schema.load()
+        init = Remote("Init", self.client.bootstrap().cast_as(module.Init), self, None)
+        self.link.remotes[0] = init
+        # All in one round trip. Without a context no node makes the object: the answer tells only whether the method is there.
+        threads = self.ask(Operation("Init", "construct", self._thread_map), init, {})
+        probes = [self.ask(Operation("Init", method, _nothing), init, {}) for method in ("makeRpc", "makeMining")]
+        try:
+            self._threads = await threads
+            self.lane = await self.new_lane()
+            rpc, mining = [await _is_there(probe) for probe in probes]
+        except UnimplementedError:
+            raise IpcProtocolError(
+                self.address, "Init", "construct", "the peer speaks Cap'n Proto, but is no Init of Bitcoin Core's"
+            ) from None
+        except RemoteError as error:
+            raise IpcProtocolError(self.address, error.interface, error.method, f"the peer does not let us in: {error.cause}") from None
+        self.version = NodeVersion.MASTER if rpc else NodeVersion.V31 if mining else NodeVersion.V30
+
+    def _thread_map(self, response: Any, keeper: object) -> Remote:
+        from zmqpub.ipc.connection import Remote
+
+        return Remote("ThreadMap", response.threadMap, self, None)
+
+    # ---- calls ----
+
+    def ask(self, operation: Operation, remote: Remote, fields: dict[str, Any], lane: Lane | None = None) -> asyncio.Future[Any]:
+        """Send a call of our own; the future holds a plain value or an IpcError, except for what this module keeps to itself."""
+        call = AsyncCall(operation, -1, fields, self.link.kj.loop)
+        call.link = self.link
+        self.send(call, remote, lane)
+        return call.outcome
+
+    def send(self, call: Call, remote: Remote, lane: Lane | None) -> None:
+        """Send it; its answer, or error, is delivered to it."""
+        operation = call.operation
+        if self.closed:
+            call.fail(self.lost(operation))
+            return
+        if len(self.inflight) >= self.link.max_calls:
+            cause = f"{len(self.inflight)} calls are under way on this connection already"
+            call.fail(OverloadedError(self.address, operation.interface, operation.method, cause))
+            return
+        fields = call.fields
+        if lane is not None:
+            fields["context"] = lane.context
+        try:
+            # The future behind the promise: it may not be awaited by anybody who can be destroyed in another thread.
+            future = next(remote.method(operation.method)(**fields).__await__())
+        except Exception as error:
+            trouble = f"{type(error).__name__}: {getattr(error, 'description', None) or error}"
+        else:
+            call.future, call.wire, call.remote, call.lane = future, self, remote, lane
+            call.fields = {}
+            self.inflight.add(call)
+            remote.pending += 1
+            future.add_done_callback(call.answered)
+            return
+        call.fail(IpcProtocolError(self.address, operation.interface, operation.method, f"cannot be sent: {trouble}"))
+
+    # ---- the peer's threads ----
+
+    async def new_lane(self) -> Lane:
+        if self.lanes >= _MAX_LANES:
+            raise OverloadedError(
+                self.address, "ThreadMap", "makeThread", f"{self.lanes} calls that wait are under way on this connection already"
+            )
+        assert self._threads is not None
+        self.lanes += 1
+        try:
+            name = f"zmqpub-{os.getpid()}/{self.lanes}"
+            lane: Lane = await self.ask(Operation("ThreadMap", "makeThread", _lane), self._threads, {"name": name})
+        except BaseException:
+            self.lanes -= 1
+            raise
+        return lane
+
+    async def borrow(self) -> Lane:
+        """A thread for a call that may wait."""
+        return self.idle.pop() if self.idle else await self.new_lane()
+
+    def give_back(self, lane: Lane) -> None:
+        """It is idle. A thread is never let go in the middle of a call: a node would end over it."""
+        if len(self.idle) < _IDLE_LANES and not self.closed:
+            self.idle.append(lane)
+        else:
+            self.lanes -= 1
+
+    def usual_lane_stuck(self) -> bool:
+        """Is it time for another thread for ordinary calls?"""
+        return self.lane is not None and self.lane.stuck and len(self._set_aside) < _SPARE_LANES
+
+    async def change_lane(self) -> None:
+        """Ordinary calls go on in another thread, as the usual one is busy with what nobody waits for."""
+        for index, lane in enumerate(self._set_aside):
+            if not lane.stuck:
+                fresh = self._set_aside.pop(index)
+                break
+        else:
+            fresh = await self.new_lane()
+        if self.lane is not None and self.lane.stuck:
+            self._set_aside.append(self.lane)
+            self.lane = fresh
+        else:
+            self.give_back(fresh)
+
+    # ---- the end ----
+
+    def _gone(self, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled():
+            future.exception()
+        self.link.lost(self)
+
+    def keep(self, interface: str, capability: Any) -> int:
+        """Of `zmqpub.ipc.codec.Keeper`."""
+        return self.link.keep(interface, capability, self)
+
+    def close(self) -> None:
+        """Calls under way fail. A second call does nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        for call in tuple(self.inflight):
+            future = call.future
+            call.fail(self.lost(call.operation))
+            if future is not None:
+                future.cancel()
+        if self._farewell is not None:
+            self._farewell.cancel()
+        for remote in [*self.link.remotes.values()]:
+            if remote.wire is self:
+                remote.forget()
+        self._threads = self.lane = None
+        self.idle.clear()
+        self._set_aside.clear()
+        with contextlib.suppress(Exception):
+            self.client.close()
+        self.transport.abort()
+        self.client = self.stream = self._farewell = None
+
+
+def _nothing(response: Any, keeper: object) -> None:
+    return None
+
+
+def _lane(response: Any, keeper: object) -> Lane:
+    return Lane(response.result)
+
+
+async def _is_there(probe: asyncio.Future[Any]) -> bool:
+    try:
+        await probe
+    except UnimplementedError:
+        return False
+    except DisconnectedError:
+        raise
+    except IpcError:
+        return True
+    return True
