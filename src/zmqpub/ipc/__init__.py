@@ -25,8 +25,14 @@ if importlib.util.find_spec("capnp") is None:
 if TYPE_CHECKING:
     from zmqpub.ipc.async_client import AsyncBlockTemplate, AsyncEcho, AsyncInit, AsyncMining, AsyncRpc, connect_async
     from zmqpub.ipc.backoff import Reconnect
+    from zmqpub.ipc.capnp_protocol import CapnpProtocol
     from zmqpub.ipc.client import BlockTemplate, Echo, Init, Mining, Rpc, connect
+    from zmqpub.ipc.echo import EchoServer
+    from zmqpub.ipc.handling import Call, current_call, inline, on_cancel
+    from zmqpub.ipc.ipc import Ipc
+    from zmqpub.ipc.limits import Limits
     from zmqpub.ipc.repair import NodeRepair
+    from zmqpub.ipc.serving import Listener, serve_connection
     from zmqpub.ipc.versions import NodeVersion
 
 _HOMES: Final = {
@@ -36,8 +42,14 @@ _HOMES: Final = {
     "AsyncMining": "async_client",
     "AsyncRpc": "async_client",
     "BlockTemplate": "client",
+    "Call": "handling",
+    "CapnpProtocol": "capnp_protocol",
     "Echo": "client",
+    "EchoServer": "echo",
     "Init": "client",
+    "Ipc": "ipc",
+    "Limits": "limits",
+    "Listener": "serving",
     "Mining": "client",
     "NodeRepair": "repair",
     "NodeVersion": "versions",
@@ -45,6 +57,10 @@ _HOMES: Final = {
     "Rpc": "client",
     "connect": "client",
     "connect_async": "async_client",
+    "current_call": "handling",
+    "inline": "handling",
+    "on_cancel": "handling",
+    "serve_connection": "serving",
 }
 """Where each public name is defined."""
 
@@ -55,8 +71,14 @@ __all__ = [
     "AsyncMining",
     "AsyncRpc",
     "BlockTemplate",
+    "Call",
+    "CapnpProtocol",
     "Echo",
+    "EchoServer",
     "Init",
+    "Ipc",
+    "Limits",
+    "Listener",
     "Mining",
     "NodeRepair",
     "NodeVersion",
@@ -64,6 +86,10 @@ __all__ = [
     "Rpc",
     "connect",
     "connect_async",
+    "current_call",
+    "inline",
+    "on_cancel",
+    "serve_connection",
 ]
 
 

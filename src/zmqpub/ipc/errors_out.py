@@ -55,7 +55,7 @@ class WireError(Exception):
         super().__init__(f"{_MARK}{refusal.type}{text}{_MARK}")
 
     # pycapnp formats the traceback: there is none.
-    __traceback__ = property(lambda self: None, lambda self, value: None)  # type: ignore[assignment]
+    __traceback__ = property(lambda self: None, lambda self, value: None)
 
 
 def refusal_of(error: BaseException, call: str) -> Refusal:
@@ -70,14 +70,9 @@ def refusal_of(error: BaseException, call: str) -> Refusal:
         return Refusal(FAILED, error.cause)
     # As text: a log record that kept the exception would keep its frames, and with them what only the loop's thread may free.
     log.warning("IPC: %s failed: %s", call, "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip())
-    text = str(error)
-    name = type(error).__name__
-    return Refusal(FAILED, f"std::exception: {text or name}" if not isinstance(error, OSError) else f"std::exception: {_of_system(error)}")
-
-
-def _of_system(error: OSError) -> str:
-    """Without the file's name."""
-    return error.strerror or type(error).__name__
+    # Of the operating system's errors without the file's name.
+    text = error.strerror or "" if isinstance(error, OSError) else str(error)
+    return Refusal(FAILED, f"std::exception: {text or type(error).__name__}")
 
 
 def rewrite_exception(message: bytes) -> bytes:
@@ -102,9 +97,9 @@ def _edit(message: bytearray, marked: bytes) -> bool:
         root = _follow(message, 8)
         (tag,) = unpack_from("<H", message, root.data)
         member = _follow(message, root.pointers)
-        if (tag == _RETURN and unpack_from("<H", message, member.data + 6)[0] == _EXCEPTION) or (
-            tag == _RESOLVE and unpack_from("<H", message, member.data + 4)[0] == _EXCEPTION
-        ):
+        # Where the discriminant of Return is, and that of Resolve.
+        at = {_RETURN: 6, _RESOLVE: 4}.get(tag)
+        if at is not None and unpack_from("<H", message, member.data + at)[0] == _EXCEPTION:
             exception = _follow(message, member.pointers)
         elif tag == _ABORT:
             exception = member

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from zmqpub.ipc import handling, schema
-from zmqpub.ipc.handling import ASYNC, INLINE, Call
 from zmqpub.ipc.errors_out import DISCONNECTED, FAILED, OVERLOADED, UNIMPLEMENTED, Refusal, refusal_of
+from zmqpub.ipc.handling import ASYNC, INLINE, Call
 
 if TYPE_CHECKING:
     from zmqpub.ipc.serving import Connection
@@ -42,7 +42,7 @@ class Servant:
 
     def __init__(self, connection: Connection, target: object) -> None:
         self.connection = connection
-        self.target: object = target
+        self.target: Any = target
         self.found: dict[Method, tuple[Any, int]] = {}
         connection.objects += 1
 
@@ -121,31 +121,26 @@ async def _run(servant: Servant, method: Method, context: Any, function: Any, ki
         args = method.read(params)
         named = threads._has("thread")
     except Exception as error:
-        return Refusal(
-            FAILED, f"std::exception: {servant.interface}.{method.wire}: parameters that cannot be read ({type(error).__name__})"
-        )
+        return unreadable(f"{servant.interface}.{method.wire}", error)
     if kind == INLINE and not connection.calls and connection.has_thread(named):
         # Nothing else is under way that it could overtake.
         return handling.run_inline(f"{servant.interface}.{method.wire}", function, args)
     call = Call(servant.interface, method.wire)
     connection.begin(call)
     handed_over = False
-    lane = None
+    lane: handling.Lane | None = None
     try:
-        found = connection.only_lane(named)
-        lane = None
-        if found is None:
-            found = await connection.find_lane(threads.thread if named else None)
-            if type(found) is Refusal:
-                return found
-        await found.enter()
-        lane = found
+        known = connection.only_lane(named) or await connection.find_lane(threads.thread if named else None)
+        if isinstance(known, Refusal):
+            return known
+        await known.enter()
+        lane = known
         if kind == INLINE:
             return handling.run_inline(str(call), function, args)
         if kind == ASYNC:
             return await handling.run_async(call, function, args)
-        running, lane, handed_over = lane, None, True
-        outcome = await running.run(call, function, args, lambda: _finished(connection, running, call))
+        lane, handed_over = None, True
+        outcome = await known.run(call, function, args, lambda: _finished(connection, known, call))
         return await handling.run_async(call, _itself, (outcome,)) if asyncio.iscoroutine(outcome) else outcome
     except asyncio.CancelledError:
         call.cancel()
@@ -170,6 +165,11 @@ def _finished(connection: Connection, lane: handling.Lane, call: Call) -> None:
     call.finish()
     lane.leave()
     connection.end(call)
+
+
+def unreadable(call: str, error: Exception) -> Refusal:
+    """For parameters that are not what the schema says: text that is no UTF-8, pointers to nowhere, a hash of another length."""
+    return Refusal(FAILED, f"std::exception: {call}: parameters that cannot be read ({type(error).__name__})")
 
 
 # ---- results that several interfaces have ----
@@ -256,7 +256,7 @@ class ThreadMapServant(S.ThreadMap.Server):  # type: ignore[misc, name-defined]
         try:
             outcome = self.connection.make_lane(str(context.params.name))
         except Exception as error:
-            outcome = Refusal(FAILED, f"std::exception: ThreadMap.makeThread: a name that cannot be read ({type(error).__name__})")
+            outcome = unreadable("ThreadMap.makeThread", error)
         if type(outcome) is Refusal:
             raise outcome.error()
         context.results.result = ThreadServant(self.connection, outcome)

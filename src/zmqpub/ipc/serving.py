@@ -1,8 +1,9 @@
-"""Plain objects served to peers: connections, what each of them may take, and their end. For the loop's thread only, but for the last part."""
+"""Plain objects served to peers: connections, what each of them may take, and their end."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import socket
@@ -14,8 +15,8 @@ from typing import Any, Final
 import capnp
 
 from zmqpub.errors import ClosedError, ForkedError, IpcConnectError
-from zmqpub.ipc.handling import ASYNC, INLINE, Call, Lane, kind_of, run_async
 from zmqpub.ipc.errors_out import FAILED, OVERLOADED, Refusal, log, refusal_of, rewrite_exception
+from zmqpub.ipc.handling import ASYNC, INLINE, Call, Lane, kind_of, run_async
 from zmqpub.ipc.limits import Limits
 from zmqpub.ipc.loop import KjLoop, LoopThread
 from zmqpub.ipc.servants import InitServant
@@ -38,7 +39,7 @@ _thread_numbers = itertools.count(1)
 
 
 class Connection:
-    """One peer."""
+    """One peer. For the loop's thread only."""
 
     def __init__(
         self,
@@ -276,7 +277,7 @@ def _quietly(name: str, method: Callable[[], object]) -> None:
 
 
 class Server:
-    """All connections to one Init, and the sockets that they come from."""
+    """Sockets that listen, and the connections that came from them. For the loop's thread only."""
 
     def __init__(self, kj: KjLoop, limits: Limits) -> None:
         self._kj = kj
@@ -392,11 +393,9 @@ class Listener:
     def close(self, grace: float | None = None) -> None:
         """Stop listening, give calls under way ``grace`` seconds (`Limits.grace`), cancel them, and end all connections."""
         with self._lock:
-            try:
+            # Where the loop has ended its connections have, too; and in a forked child they are another process's.
+            with contextlib.suppress(ClosedError, ForkedError):
                 self._thread.call(self._server.close, grace)
-            except (ClosedError, ForkedError):
-                # The loop has ended, and its connections with it; or they are another process's.
-                pass
 
     def __enter__(self) -> Listener:
         return self
