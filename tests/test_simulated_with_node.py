@@ -1,6 +1,7 @@
 """The simulated chain before its judge: a Bitcoin Core node in regtest must accept, and tell, the very same.
 
-Needs ``bitcoind``: the path in the environment variable ZMQPUB_BITCOIND, or on PATH.
+Needs ``bitcoind``, or ``bitcoin-node``, which is the same with IPC: the path in the environment variable ZMQPUB_BITCOIND or
+ZMQPUB_BITCOIN_NODE, or on PATH.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from zmqpub.sources.regtest.coins import Coin
 from zmqpub.sources.regtest.scripts import ANYONE_CAN_SPEND
 from zmqpub.sources.simulated import Simulated
 
-BITCOIND = os.environ.get("ZMQPUB_BITCOIND") or shutil.which("bitcoind")
+_GIVEN = os.environ.get("ZMQPUB_BITCOIND") or os.environ.get("ZMQPUB_BITCOIN_NODE")
+BITCOIND = _GIVEN or shutil.which("bitcoind") or shutil.which("bitcoin-node")
 START_TIME = 1_750_000_000
 
 pytestmark = pytest.mark.skipif(BITCOIND is None, reason="no bitcoind: set ZMQPUB_BITCOIND to the path of one, or put it on PATH")
@@ -99,10 +101,13 @@ class Node:
             else:
                 return
 
+    def answer(self, request: str) -> str:
+        """To a JSON-RPC request as text; empty where there is none."""
+        self.connection.request("POST", "/", request.encode(), {"Authorization": self.authorization})
+        return self.connection.getresponse().read().decode()
+
     def __call__(self, method: str, *parameters: object) -> Any:
-        body = json.dumps({"method": method, "params": parameters})
-        self.connection.request("POST", "/", body, {"Authorization": self.authorization})
-        answer = json.loads(self.connection.getresponse().read())
+        answer = json.loads(self.answer(json.dumps({"method": method, "params": parameters})))
         if answer["error"] is not None:
             raise RPCError(f"{method}: {answer['error']}")
         return answer["result"]

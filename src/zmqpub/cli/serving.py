@@ -70,7 +70,7 @@ class Serving:
             live = LiveSimulated(source, speed=speed, on_event=view.note)
             self.source = live
             rpc = self._table(view, live)
-            init: Any = _MiningInit(rpc, live, lambda end: ipc.current_call().on_cancel(end))
+            init: Any = _MiningInit(rpc, live, ipc.on_cancel)
         else:
             self.on_event = view.note
             init = _Init(self._table(view, None))

@@ -20,7 +20,7 @@ from zmqpub.sources.regtest.template import Template, fill
 __all__ = ["OnCancel", "RegtestBlockTemplate", "RegtestMining"]
 
 OnCancel = Callable[[Callable[[], None]], None]
-"""Takes what is to be called, from any thread, when nobody waits for the present call's answer any more."""
+"""Takes what is to be called, from any thread, when nobody waits for the present call's answer any more. It does not block."""
 
 _LEAST_RESERVED = 2_000
 _TICK = 1.0  # seconds between two looks at the fees
@@ -37,9 +37,8 @@ class _Waits:
         self._interrupted = False
 
     def interrupt(self) -> None:
-        with self._shared.condition:
-            self._interrupted = True
-            self._shared.condition.notify_all()
+        self._interrupted = True
+        self._shared.wake()
 
     def start(self, timeout: float | None) -> _Wait:
         """A wait of ``timeout`` seconds, counted from here; None: for ever."""
@@ -66,9 +65,8 @@ class _Wait:
         return monotonic() >= self._deadline
 
     def cancel(self) -> None:
-        with self._shared.condition:
-            self._cancelled = True
-            self._shared.condition.notify_all()
+        self._cancelled = True
+        self._shared.wake()
 
     def until(self, done: Callable[[], bool], most: float = math.inf) -> bool | None:
         """Within the shared chain's condition: whether it is ``done``, for ``most`` seconds at most; None when interrupted."""

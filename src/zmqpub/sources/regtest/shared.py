@@ -66,6 +66,18 @@ class SharedChain:
         """Within ``condition``: let the chain's time be now, without a change that anybody waits for."""
         self.chain.clock = max(self.chain.clock, self._now())
 
+    def wake(self) -> None:
+        """Let all that wait look again. Never blocks, so that an event loop may call it."""
+        if self.condition.acquire(blocking=False):
+            self.condition.notify_all()
+            self.condition.release()
+        else:  # a template is being made, or a block checked: that takes a while
+            threading.Thread(target=self._wake, name="zmqpub-wake", daemon=True).start()
+
+    def _wake(self) -> None:
+        with self.condition:
+            self.condition.notify_all()
+
     def close(self) -> None:
         """End all that wait, now and later."""
         with self.condition:
