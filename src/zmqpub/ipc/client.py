@@ -71,31 +71,24 @@ def connect_over(
 def _opened(address: str, sock: socket.socket | None, connector: Any, deadline: float, reconnect: Reconnect | None, size: int) -> Init:
     try:
         thread = LoopThread.shared()
-        link = thread.call(_open, thread.kj, Facts(address), sock, connector, deadline, reconnect, size)
+        facts = Facts(address)
+        number = thread.call(_open, thread.kj, facts, sock, connector, deadline, reconnect, size)
     except BaseException:
         if sock is not None:
             sock.close()
         raise
-    return Init(_ThreadSession(thread, link, deadline), 0)
+    return Init(_ThreadSession(thread, number, facts, deadline), 0)
 
 
-async def _open(kj: KjLoop, facts: Facts, sock: Any, connector: Any, deadline: float, reconnect: Reconnect | None, size: int) -> Any:
+async def _open(kj: KjLoop, facts: Facts, sock: Any, connector: Any, deadline: float, reconnect: Reconnect | None, size: int) -> int:
     link = Link(kj, facts, connector, reconnect, size, MAX_CALLS)
     await link.open(sock, deadline)
-    return _Opened(link.number, facts)
-
-
-class _Opened:
-    """What other threads may know of a Link."""
-
-    def __init__(self, number: int, facts: Facts) -> None:
-        self.number = number
-        self.facts = facts
+    return link.number
 
 
 class _ThreadSession(Session):
-    def __init__(self, thread: LoopThread, link: Any, deadline: float) -> None:
-        super().__init__(thread.kj, link, deadline)
+    def __init__(self, thread: LoopThread, number: int, facts: Facts, deadline: float) -> None:
+        super().__init__(thread.kj, number, facts, deadline)
         self.thread = thread
 
 

@@ -12,9 +12,7 @@ __all__ = ["failure", "text_of"]
 
 _REMOTE: Final = "remote exception: "
 # std::exception, kj.Exception, ValueError: what stands before a colon and looks like a type.
-_TYPED: Final = re.compile(
-    r"(?:message = )?(?P<type>[A-Za-z_][\w.]*(?:::[A-Za-z_]\w*)+|[A-Z]\w*(?:Error|Exception)): ?(?P<message>.*)", re.DOTALL
-)
+_TYPED: Final = re.compile(r"(?P<type>[A-Za-z_][\w.]*(?:::[A-Za-z_]\w*)+|[A-Z]\w*(?:Error|Exception)): ?(?P<message>.*)", re.DOTALL)
 _LONGEST: Final = 4096
 
 
@@ -29,11 +27,9 @@ def text_of(error: BaseException) -> tuple[str, str]:
 def failure(kind: str, text: str, address: str, interface: str | None, method: str | None, peer: Any = None) -> IpcError:
     """The error for an exception of type ``kind`` (FAILED, DISCONNECTED …) that a call ended with."""
     remote = text.startswith(_REMOTE)
-    text = text.removeprefix(_REMOTE)
+    text = text.removeprefix(_REMOTE).removeprefix("message = ")
     if kind == "DISCONNECTED":
-        return DisconnectedError(
-            address, interface, method, _first_line(text) if remote else "the peer went away, or the connection was closed"
-        )
+        return DisconnectedError(address, interface, method, "the peer went away, or the connection was closed")
     if kind == "UNIMPLEMENTED":
         return UnimplementedError(address, interface, method, SINCE.get(f"{interface}.{method}"), None if peer is None else str(peer))
     if kind == "OVERLOADED":

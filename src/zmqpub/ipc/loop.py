@@ -345,7 +345,7 @@ class LoopThread:
 
 
 def strip(error: BaseException) -> BaseException:
-    """An exception without tracebacks, as their frames hold what must not leave the thread; so with its causes. To be called in the loop."""
+    """An exception, and its causes, without tracebacks: their frames hold what must not leave the loop. To be called there."""
     seen = set()
     pending: list[BaseException | None] = [error]
     while pending:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from zmqpub.errors import ConfigError, ConfigProblem, DestroyedError, DisconnectedError
 from zmqpub.ipc.backoff import Reconnect
 from zmqpub.ipc.codec import Operation
-from zmqpub.ipc.connection import Link, Opener
+from zmqpub.ipc.connection import Opener
 from zmqpub.ipc.loop import KjLoop
 from zmqpub.ipc.process import UnixProcess
 from zmqpub.ipc.wire import Facts
@@ -26,10 +26,11 @@ MAX_CALLS: Final = 16_384
 class Session:
     """A connection, from outside of the loop."""
 
-    def __init__(self, kj: KjLoop, link: Link, deadline: float) -> None:
+    def __init__(self, kj: KjLoop, number: int, facts: Facts, deadline: float) -> None:
         self.kj = kj
-        self.number = link.number
-        self.facts: Facts = link.facts
+        self.number = number
+        """Of the connection."""
+        self.facts = facts
         self.deadline = deadline
         self.closed = False
         self.cleanups: list[Callable[[], None]] = []

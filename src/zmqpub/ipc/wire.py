@@ -76,6 +76,8 @@ class Wire:
     client: Any
     descriptor: int
     version: NodeVersion = NodeVersion.V30
+    plain: bool = False
+    """No call needs to be translated for the peer's version."""
     closed: bool = False
     inflight: set[Call] = field(default_factory=set)
     lanes: int = 0
@@ -130,12 +132,11 @@ class Wire:
             self.lane = await self.new_lane()
             rpc, mining = [await _is_there(probe) for probe in probes]
         except UnimplementedError:
-            raise IpcProtocolError(
-                self.address, "Init", "construct", "the peer speaks Cap'n Proto, but is no Init of Bitcoin Core's"
-            ) from None
+            raise IpcProtocolError(self.address, "Init", "construct", "the peer is no Init of Bitcoin Core's") from None
         except RemoteError as error:
             raise IpcProtocolError(self.address, error.interface, error.method, f"the peer does not let us in: {error.cause}") from None
         self.version = NodeVersion.MASTER if rpc else NodeVersion.V31 if mining else NodeVersion.V30
+        self.plain = self.version is NodeVersion.MASTER
 
     def _thread_map(self, response: Any, keeper: object) -> Remote:
         from zmqpub.ipc.connection import Remote
@@ -182,9 +183,7 @@ class Wire:
 
     async def new_lane(self) -> Lane:
         if self.lanes >= _MAX_LANES:
-            raise OverloadedError(
-                self.address, "ThreadMap", "makeThread", f"{self.lanes} calls that wait are under way on this connection already"
-            )
+            raise OverloadedError(self.address, "ThreadMap", "makeThread", f"{self.lanes} calls wait on this connection already")
         assert self._threads is not None
         self.lanes += 1
         try:
