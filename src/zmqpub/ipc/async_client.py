@@ -19,7 +19,7 @@ from zmqpub.ipc import codec, json_calls
 from zmqpub.ipc.backoff import Reconnect
 from zmqpub.ipc.client_calls import AsyncCall
 from zmqpub.ipc.codec import OPERATIONS, Operation
-from zmqpub.ipc.connection import Link, begin
+from zmqpub.ipc.connection import Link, Opener, begin
 from zmqpub.ipc.loop import KjLoop, kj_loop_here
 from zmqpub.ipc.session import DEADLINE, MAX_CALLS, MAX_MESSAGE_BYTES, Handle, Session, checked_deadline, opener, reconnect_settings
 from zmqpub.ipc.versions import NodeVersion
@@ -54,9 +54,7 @@ def connect_async(
 class AsyncConnecting:
     """What connect_async() returns: to be awaited, or entered with ``async with``."""
 
-    def __init__(
-        self, address: str, connector: Callable[[float], socket.socket], deadline: float, reconnect: Reconnect | None, size: int
-    ) -> None:
+    def __init__(self, address: str, connector: Opener, deadline: float, reconnect: Reconnect | None, size: int) -> None:
         self._facts = Facts(address)
         self._connector = connector
         self._deadline = deadline

@@ -39,6 +39,10 @@ class Remote:
         self.wire = wire
         self.recipe = recipe
         """What makes it again on the next connection; None for what is lost with this one."""
+        self.old = wire.version is NodeVersion.V30 and interface in _OLD_MINING
+        """Is it of the other schema?"""
+        if self.old:
+            capability = capability.cast_as(getattr(schema.load_v30(), interface))
         self.destroyed = False
         self.pending = 0
         self._capability = capability
@@ -281,8 +285,6 @@ class Link:
         recipe = None
         if interface in ("Mining", "Rpc", "Echo"):
             recipe = OPERATIONS[f"Init.make{interface}"]
-        if wire.version is NodeVersion.V30 and interface in _OLD_MINING:
-            capability = capability.cast_as(getattr(schema.load_v30(), interface))
         self.remotes[number] = Remote(interface, capability, wire, recipe)
         return number
 

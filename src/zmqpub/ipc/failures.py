@@ -27,7 +27,7 @@ def text_of(error: BaseException) -> tuple[str, str]:
 def failure(kind: str, text: str, address: str, interface: str | None, method: str | None, peer: Any = None) -> IpcError:
     """The error for an exception of type ``kind`` (FAILED, DISCONNECTED …) that a call ended with."""
     remote = text.startswith(_REMOTE)
-    text = text.removeprefix(_REMOTE).removeprefix("message = ")
+    text = text.removeprefix(_REMOTE).removeprefix("message = ").rstrip()
     if kind == "DISCONNECTED":
         return DisconnectedError(address, interface, method, "the peer went away, or the connection was closed")
     if kind == "UNIMPLEMENTED":

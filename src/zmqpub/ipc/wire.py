@@ -46,12 +46,22 @@ class Facts:
 class Lane:
     """A thread of the peer's: it runs one call at a time, in the order in which they come."""
 
-    __slots__ = ("_stuck", "context", "thread")
+    __slots__ = ("_context", "_context_v30", "_stuck", "_thread")
 
     def __init__(self, thread: Any) -> None:
-        self.thread = thread
-        self.context = schema.load().Context.new_message(thread=thread)
+        self._thread = thread
+        self._context = schema.load().Context.new_message(thread=thread)
+        self._context_v30: Any = None
         self._stuck: set[Call] = set()
+
+    def context_for(self, remote: Remote) -> Any:
+        """The parameter with which a call names this thread."""
+        if not remote.old:
+            return self._context
+        if self._context_v30 is None:
+            old = schema.load_v30()
+            self._context_v30 = old.Context.new_message(thread=self._thread.cast_as(old.Thread))
+        return self._context_v30
 
     @property
     def stuck(self) -> bool:
@@ -162,12 +172,12 @@ class Wire:
             cause = f"{len(self.inflight)} calls are under way on this connection already"
             call.fail(OverloadedError(self.address, operation.interface, operation.method, cause))
             return
-        fields = call.fields
-        if lane is not None:
-            fields["context"] = lane.context
         try:
+            method = remote.method(operation.method)
+            # The caller's own frame holds the fields, so the context may not get into them.
+            promise = method(**call.fields) if lane is None else method(context=lane.context_for(remote), **call.fields)
             # The future behind the promise: it may not be awaited by anybody who can be destroyed in another thread.
-            future = next(remote.method(operation.method)(**fields).__await__())
+            future = next(promise.__await__())
         except Exception as error:
             trouble = f"{type(error).__name__}: {getattr(error, 'description', None) or error}"
         else:
