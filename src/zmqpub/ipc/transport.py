@@ -199,7 +199,7 @@ class SocketTransport(asyncio.Transport):
     def _turn_ended(self) -> None:
         self._sent_this_turn = False
         if self._unsent and not self._writer_polled:
-            self._flush()
+            self._writable()  # which also lets pycapnp go on, if it was asked to wait
 
     def _flush(self) -> None:
         while self._unsent and not self._gone:
