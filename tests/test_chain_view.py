@@ -10,7 +10,7 @@ from zmqpub import Snapshot
 from zmqpub.sources.events import BlockConnected, BlockDisconnected, Event, TransactionAdded, TransactionRemoved
 from zmqpub.sources.regtest.chain import RegtestChain
 from zmqpub.sources.regtest.traffic import Traffic
-from zmqpub.sources.simulated import Simulated, _Run
+from zmqpub.sources.simulated import Run, Simulated
 from zmqpub.sources.view import ChainView
 
 
@@ -34,7 +34,7 @@ def test_it_agrees_with_the_chain_after_every_step() -> None:
     traffic = Traffic(chain, Random(1), coins=400)
     traffic.fund()
     source = Simulated(1, block_interval=4, reorg_rate=0.3, replacement_rate=0.1, eviction_rate=0.05, conflict_rate=0.3)
-    run = _Run(source, chain, traffic, Random(2))
+    run = Run(source, chain, traffic, Random(2))
     for _ in range(1500):
         run.step()
         snapshot = view.snapshot()
@@ -51,3 +51,18 @@ def test_a_source_without_a_mempool_says_so() -> None:
     assert view.snapshot() == Snapshot(made.hash, 7)
     view.note(BlockDisconnected(0.0, made, 7))
     assert view.snapshot() == Snapshot(made.header.prev_hash, 6)
+
+
+def test_a_source_that_begins_in_the_midst_of_things() -> None:
+    view = ChainView()
+    chain = RegtestChain(view.note)
+    chain.generate(102)
+    found = Snapshot(chain.tip.hash, chain.height, (b"\1" * 32, b"\2" * 32), 17)
+    late = ChainView()
+    late.begin(found)
+    assert late.snapshot() == found
+    chain.on_event = late.note
+    chain.generate()
+    assert late.snapshot() == Snapshot(chain.tip.hash, chain.height, (b"\1" * 32, b"\2" * 32), 17)
+    late.begin(Snapshot(chain.tip.hash, chain.height))
+    assert late.snapshot() == Snapshot(chain.tip.hash, chain.height)
