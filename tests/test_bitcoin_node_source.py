@@ -612,3 +612,23 @@ def test_view_of_what_was_told() -> None:
     hearing.wait(lambda: view.snapshot().tip)
     assert view.snapshot() == Snapshot(chain.tip.hash, chain.height, tuple(tx.txid for tx in chain.mempool), chain.mempool_sequence)
     hearing.end()
+
+
+def test_node_that_is_restarted_at_once() -> None:
+    """Too soon for its uptime to tell; but its mempool sequence went back."""
+    with world(max_retry=0.05) as it:
+        it.chain.add_transactions(9)
+        it.agree()
+        it.node.stop()
+        it.hearing.wait(lambda: not it.hearing.source.counts.connected)
+        last = it.chain.mempool_sequence
+        gone = it.chain.evict()
+        it.chain._simulation.mempool.next_sequence = len(it.chain.mempool) + 1
+        it.node.running = True
+        it.hearing.wait(lambda: it.told[-1][0] == "R")
+        it.settle()
+        assert [one[2] for one in it.told if one[0] == "R"] == list(range(last, last + len(gone)))
+        it.chain.add_transaction()
+        it.hearing.wait(lambda: it.told[-1][2] == it.chain.mempool_sequence - 1)
+        assert it.hearing.source.counts.complete
+        assert it.hearing.source.counts.renumbered == 0

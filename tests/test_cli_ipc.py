@@ -197,6 +197,50 @@ def test_run_before_another_run_tells_the_same_blocks(directory: Path) -> None:
             assert any("mempool events not learned" in line or "nothing that the node did was missed" in line for line in front.seen)
 
 
+def test_node_that_is_killed_and_comes_back(directory: Path) -> None:
+    """kill -9 of what is served: the publisher before it stays, and goes on once there is a chain again, from where it stood."""
+    node, address = f"unix:{directory}/node.sock", f"ipc://{directory}/front"
+    chain = ("run", "--zmqpubhashblock=tcp://127.0.0.1:*", f"-ipcbind={node}", "--block-interval", "0.3", "--rate", "5")
+    with zmq.Context() as context, context.socket(zmq.SUB) as ear:
+        ear.linger = 0
+        ear.rcvhwm = 0
+        ear.subscribe(b"sequence")
+        ear.connect(address)
+        heard: list[bytes] = []
+
+        def hear(blocks: int) -> None:
+            until = len(heard) + blocks
+            while len(heard) < until:
+                assert ear.poll(30_000), (blocks, len(heard))
+                _, body, _ = ear.recv_multipart()
+                heard.extend([body] if len(body) == 33 else [])
+
+        with Program(*chain) as first:
+            first.line("^bound ipc")
+            front = Program("run", "--source", f"bitcoin-node:{node}", f"--zmqpubsequence={address}")
+            with front:
+                front.line("publishing the node at unix:/")
+                hear(5)
+                first.end(signal.SIGKILL)
+                with Program(*chain, "--seed", "1") as second:
+                    second.line("^bound ipc")
+                    hear(15)
+                    assert second.process.poll() is None
+                    stack: list[bytes] = []
+                    for body in heard:
+                        if body[32:] == b"C":
+                            stack.append(body[:32])
+                        elif stack:
+                            assert stack.pop() == body[:32]
+                    assert any(body[32:] == b"D" for body in heard)
+                    (height,) = once("ipc", "rpc", node, "getblockcount").seen
+                    assert int(height) > 5
+                    header = once("ipc", "rpc", "--json", node, "getblockheader", stack[-1].hex()).objects()
+                    assert header[0]["confirmations"] > 0
+                assert front.end(signal.SIGTERM) == 0
+    assert any("was restarted" in line or "trying again" in line for line in front.errors)
+
+
 def steps(heard: list[tuple[str, bytes]]) -> list[bytes]:
     """Blocks connected and disconnected."""
     return [body for topic, body in heard if topic == "sequence" and len(body) == 33]

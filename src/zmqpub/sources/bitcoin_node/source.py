@@ -147,6 +147,7 @@ class BitcoinNode:
             logger.warning("%s was restarted", self._name)
             self._teller.restarted = True
             self._settle_until = monotonic() + self._settle
+        self._teller.reconnected = self._started is not None
         self._started = started
         self._teller.forget_state()
         self._teller.ask_if_downloading(calls)

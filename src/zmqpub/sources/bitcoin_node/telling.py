@@ -37,6 +37,8 @@ class Teller:
         """What the last look at the mempool took."""
         self.restarted = False
         """The node began anew since the last look at its mempool."""
+        self.reconnected = False
+        """It may have."""
         self._image: MempoolImage | None = None
         self._wants_mempool = mempool
         self._on_baseline = on_baseline
@@ -189,6 +191,9 @@ class Teller:
             self._load(calls, listing)
             self._mempool_state = state
             return
+        if self.reconnected and listing.sequence < image.next_sequence:
+            self.restarted = True
+        self.reconnected = False
         change = image.compare(listing.txids)
         bodies = self._bodies(calls, change.added)
         self.look_seconds = monotonic() - start
