@@ -97,6 +97,8 @@ class Link:
         self._opener = opener
         self._reconnect = reconnect
         self._max_message_bytes = max_message_bytes
+        self.preparing: dict[Call, asyncio.Task[Any]] = {}
+        """What is on its way to be sent, and may be called back."""
         self._next = itertools.count(1)
         self._reopening: asyncio.Task[None] | None = None
         self._hopeful = 0
@@ -166,7 +168,8 @@ class Link:
             await self._open_somehow(settings)
             self.facts.reconnects += 1
         finally:
-            self._reopening = None
+            if self._reopening is asyncio.current_task():
+                self._reopening = None
 
     async def _connected(self, call: Call) -> Wire:
         """The connection, made again if it may be."""
@@ -185,19 +188,19 @@ class Link:
                 self._hopeful -= 1
                 if not self._hopeful and self._reopening is not None:
                     self._reopening.cancel()
+                    self._reopening = None
         return self.wire
 
     # ---- calls ----
 
     def begin(self, call: Call) -> None:
-        call.link = self
         wire, remote = self.wire, self.remotes.get(call.target)
         if remote is None:
             call.fail(self._destroyed(call.operation))
         elif wire is not None and remote.wire is wire and wire.plain and not call.operation.waits and not wire.usual_lane_stuck():
             wire.send(call, remote, wire.lane)
         else:
-            call.task = self.kj.start(self._prepare(call))
+            self.preparing[call] = self.kj.start(self._prepare(call))
 
     def abandon(self, call: Call) -> None:
         """Nobody waits for it any more; a wait in the peer is ended."""
@@ -205,11 +208,13 @@ class Link:
             return
         call.abandoned = True
         if call.done:
-            call.drop()
-        elif call.task is not None:
-            call.task.cancel()
-        elif call.lane is not None:
-            call.lane.given_up(call)
+            left_behind = call.left_behind()
+            if left_behind is not None:
+                self.release(left_behind)
+        elif (task := self.preparing.get(call)) is not None:
+            task.cancel()
+        elif self.wire is not None and call in self.wire.inflight:
+            self.wire.given_up(call)
         elif call.operation.waits and (remote := self.remotes.get(call.target)) is not None:
             remote.stop(call)
 
@@ -222,12 +227,14 @@ class Link:
             if operation.waits:
                 call.fields = fields
                 call.operation = operation
-                call.succeed(await remote.waits.run(call))
+                left_behind = call.succeed(await remote.waits.run(call))
+                if left_behind is not None:
+                    self.release(left_behind)
                 return
             if lane and wire.usual_lane_stuck():
                 with contextlib.suppress(IpcError):
                     await wire.change_lane()
-            call.operation, call.fields, call.task = operation, fields, None
+            call.operation, call.fields = operation, fields
             if self.remotes.get(call.target) is not remote:
                 raise self._destroyed(operation)
             wire.send(call, remote, wire.lane if lane else None)
@@ -238,6 +245,8 @@ class Link:
             failed = DisconnectedError(self.facts.address, call.operation.interface, call.operation.method, "the connection was closed")
         except Exception as error:
             failed = IpcError(self.facts.address, call.operation.interface, call.operation.method, text_of(error)[1])
+        finally:
+            self.preparing.pop(call, None)
         failed.__traceback__ = None
         call.fail(failed)
         del failed

@@ -66,7 +66,7 @@ class Waits:
                     return None
                 answer = wire.ask(call.operation, self._remote, self._next_fields(fields, end, loop.time()), lane)
                 busy = True
-                call.task = None  # from here on it is not cancelled, but interrupted
+                wire.link.preparing.pop(call, None)  # from here on it is not cancelled, but interrupted
                 self._active.add(call)
                 value = None
                 try:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import capnp
@@ -15,6 +16,7 @@ from zmqpub.errors import DisconnectedError, IpcError, IpcProtocolError, Overloa
 from zmqpub.ipc import schema
 from zmqpub.ipc.client_calls import AsyncCall, Call
 from zmqpub.ipc.codec import Operation
+from zmqpub.ipc.failures import failure, text_of
 from zmqpub.ipc.transport import SocketTransport, open_stream
 from zmqpub.ipc.versions import NodeVersion
 
@@ -89,7 +91,7 @@ class Wire:
     plain: bool = False
     """No call needs to be translated for the peer's version."""
     closed: bool = False
-    inflight: set[Call] = field(default_factory=set)
+    inflight: dict[Call, tuple[asyncio.Future[Any], Remote, Lane | None]] = field(default_factory=dict)
     lanes: int = 0
     idle: list[Lane] = field(default_factory=list)
     lane: Lane | None = None
@@ -132,6 +134,7 @@ class Wire:
         from zmqpub.ipc.connection import Remote
 
         module = schema.load()
+        transport = self.transport
         init = Remote("Init", self.client.bootstrap().cast_as(module.Init), self, None)
         self.link.remotes[0] = init
         # All in one round trip. Without a context no node makes the object: the answer tells only whether the method is there.
@@ -141,6 +144,11 @@ class Wire:
             self._threads = await threads
             self.lane = await self.new_lane()
             rpc, mining = [await _is_there(probe) for probe in probes]
+        except DisconnectedError:
+            if self._threads is None and transport.bytes_in:
+                cause = "what the peer says is no Cap'n Proto"
+                raise IpcProtocolError(self.address, "Init", "construct", cause) from None
+            raise
         except UnimplementedError:
             raise IpcProtocolError(self.address, "Init", "construct", "the peer is no Init of Bitcoin Core's") from None
         except RemoteError as error:
@@ -158,7 +166,6 @@ class Wire:
     def ask(self, operation: Operation, remote: Remote, fields: dict[str, Any], lane: Lane | None = None) -> asyncio.Future[Any]:
         """Send a call of our own; the future holds a plain value or an IpcError, except for what this module keeps to itself."""
         call = AsyncCall(operation, -1, fields, self.link.kj.loop)
-        call.link = self.link
         self.send(call, remote, lane)
         return call.outcome
 
@@ -181,13 +188,48 @@ class Wire:
         except Exception as error:
             trouble = f"{type(error).__name__}: {getattr(error, 'description', None) or error}"
         else:
-            call.future, call.wire, call.remote, call.lane = future, self, remote, lane
-            call.fields = {}
-            self.inflight.add(call)
+            self.inflight[call] = future, remote, lane
             remote.pending += 1
-            future.add_done_callback(call.answered)
+            future.add_done_callback(partial(self._answered, call))
             return
         call.fail(IpcProtocolError(self.address, operation.interface, operation.method, f"cannot be sent: {trouble}"))
+
+    def _answered(self, call: Call, future: asyncio.Future[Any]) -> None:
+        """The peer's answer is here, or will never come."""
+        flight = self.inflight.pop(call, None)
+        if flight is None:
+            return
+        _, remote, lane = flight
+        remote.pending -= 1
+        if lane is not None and lane.stuck:
+            lane.answered(call)
+        if call.done:
+            return
+        operation = call.operation
+        if future.cancelled():
+            call.fail(self.lost(operation))
+            return
+        exception = future.exception()
+        if exception is not None:
+            kind, text = text_of(exception)
+            call.fail(failure(kind, text, self.address, operation.interface, operation.method, self.version))
+            return
+        try:
+            value = operation.decode(future.result(), self)
+        except Exception as error:
+            text = text_of(error)[1]
+        else:
+            left_behind = call.succeed(value)
+            if left_behind is not None:
+                self.link.release(left_behind)
+            return
+        call.fail(IpcProtocolError(self.address, operation.interface, operation.method, f"the answer cannot be read: {text}"))
+
+    def given_up(self, call: Call) -> None:
+        """Nobody waits for it any more; the peer's thread is busy with it all the same."""
+        flight = self.inflight.get(call)
+        if flight is not None and flight[2] is not None:
+            flight[2].given_up(call)
 
     # ---- the peer's threads ----
 
@@ -249,11 +291,11 @@ class Wire:
         if self.closed:
             return
         self.closed = True
-        for call in tuple(self.inflight):
-            future = call.future
+        inflight, self.inflight = self.inflight, {}
+        for call, (future, remote, _) in inflight.items():
+            remote.pending -= 1
             call.fail(self.lost(call.operation))
-            if future is not None:
-                future.cancel()
+            future.cancel()
         if self._farewell is not None:
             self._farewell.cancel()
         for remote in [*self.link.remotes.values()]:
