@@ -58,6 +58,8 @@ def execute(method: str, params: list[Any] | Members) -> Any:
             '{"jsonrpc":"2.0","method":5,"id":1}',
             '{"jsonrpc":"2.0","error":{"code":-32600,"message":"Method must be a string"},"id":1}',
         ),
+        ('{"jsonrpc":"2.0","method":5}', '{"jsonrpc":"2.0","error":{"code":-32600,"message":"Method must be a string"}}'),
+        ('[{"jsonrpc":"2.0","method":5}]', "null"),
         ('"text"', '{"result":null,"error":{"code":-32700,"message":"Top-level object parse error"},"id":null}'),
         ("5", '{"result":null,"error":{"code":-32700,"message":"Top-level object parse error"},"id":null}'),
         ("null", '{"result":null,"error":{"code":-32700,"message":"Top-level object parse error"},"id":null}'),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
+import zmqpub
 from zmqpub._fast import Block
 from zmqpub.errors import RpcError
 from zmqpub.publisher import ActiveNotifier
-from zmqpub.rpc.block_json import block_json, difficulty, header_json
+from zmqpub.rpc.block_json import amount, block_json, difficulty, header_json
 from zmqpub.rpc.codes import RpcCode
 from zmqpub.rpc.mempool_json import Cost, mempool_json
 from zmqpub.rpc.node_view import NodeView, Place
@@ -75,6 +77,7 @@ def node_commands(
             Parameter("mempool_sequence", Kind.BOOL, False, "true: the number of the next change, too"),
         ),
         command("uptime", lambda: int(monotonic() - start), "Control", "Seconds since the server began."),
+        command("getnetworkinfo", _network_info, "Network", "The version. This server has no peers, and says so."),
         command(
             "getrawtransaction",
             node.raw_transaction,
@@ -91,6 +94,28 @@ def node_commands(
             "What is published, and where.",
         ),
     ]
+
+
+def _network_info() -> dict[str, Any]:
+    """What bitcoin-cli -getinfo asks for, too."""
+    numbers = [int(digits) for digits in re.findall(r"\d+", zmqpub.__version__)[:3]]
+    return {
+        "version": sum(number * scale for number, scale in zip(numbers, (10_000, 100, 1), strict=False)),
+        "subversion": f"/zmqpub:{zmqpub.__version__}/",
+        "localservices": "0" * 16,
+        "localservicesnames": [],
+        "localrelay": False,
+        "timeoffset": 0,
+        "networkactive": False,
+        "connections": 0,
+        "connections_in": 0,
+        "connections_out": 0,
+        "networks": [],
+        "relayfee": amount(0),
+        "incrementalrelayfee": amount(0),
+        "localaddresses": [],
+        "warnings": [],
+    }
 
 
 class _Node:

@@ -40,7 +40,8 @@ def answer(text: str, execute: Execute) -> str:
         return _reply(error=RpcError(RpcCode.PARSE_ERROR, "Top-level object parse error"))
     request = _Request()
     reply = request.answer(requests, execute)
-    return NOTHING if request.is_notification else reply
+    # What is no request is answered even where it looks like a notification; not so in a batch.
+    return NOTHING if request.is_notification and request.is_sound else reply
 
 
 def _answer_batch(requests: list[Any], execute: Execute) -> str:
@@ -62,6 +63,7 @@ class _Request:
     def __init__(self) -> None:
         self._id: Any = None
         self._is_v2 = False
+        self.is_sound = False
 
     @property
     def is_notification(self) -> bool:
@@ -70,6 +72,7 @@ class _Request:
     def answer(self, request: Any, execute: Execute) -> str:
         try:
             method, params = self._parse(request)
+            self.is_sound = True
             result = execute(method, params)
         except RpcError as error:
             return _reply(None, error, self._id, self._is_v2)
