@@ -85,12 +85,11 @@ class Handle:
 
     def _check(self, operation: Operation) -> None:
         session = self._session
-        if session.kj.forked:
-            session.kj.check()
         if session.closed:
             raise DisconnectedError(session.facts.address, operation.interface, operation.method, "the connection was closed")
         if self._destroyed:
             raise DestroyedError(session.facts.address, operation.interface, operation.method, "the object was destroyed")
+        session.kj.check()
 
     def _clean_up(self) -> None:
         while self._cleanups:
