@@ -18,6 +18,9 @@ __all__ = ["EchoServant", "InitServant", "Method", "RpcServant", "Servant", "Thr
 
 S: Final = schema.load()
 
+SHUTDOWN: Final = "the server is shutting down"
+"""With which calls are cancelled whose caller is still there, and can be told."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Method:
@@ -109,7 +112,15 @@ async def _serve(servant: Servant, method: Method, context: Any) -> None:
         except Exception as error:
             outcome = refusal_of(error, f"{servant.interface}.{method.wire}, as its result does not fit,")
     if type(outcome) is Refusal:
+        if outcome.text != SHUTDOWN and _cancelled():
+            # The handler made an exception of its own of the cancellation, and nobody would take it.
+            raise asyncio.CancelledError
         raise outcome.error()
+
+
+def _cancelled() -> bool:
+    """As far as Python tells: 3.10 does not."""
+    return bool(getattr(asyncio.current_task(), "cancelling", int)())
 
 
 async def _run(servant: Servant, method: Method, context: Any, function: Any, kind: int) -> Any:
@@ -142,11 +153,11 @@ async def _run(servant: Servant, method: Method, context: Any, function: Any, ki
         lane, handed_over = None, True
         outcome = await known.run(call, function, args, lambda: _finished(connection, known, call))
         return await handling.run_async(call, _itself, (outcome,)) if asyncio.iscoroutine(outcome) else outcome
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as error:
         call.cancel()
-        if not connection.closing:
+        if error.args != (SHUTDOWN,):
             raise
-        return Refusal(DISCONNECTED, "the server is shutting down")
+        return Refusal(DISCONNECTED, SHUTDOWN)
     finally:
         if lane is not None:
             lane.leave()

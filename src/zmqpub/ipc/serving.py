@@ -19,7 +19,7 @@ from zmqpub.ipc.errors_out import FAILED, OVERLOADED, Refusal, log, refusal_of, 
 from zmqpub.ipc.handling import ASYNC, INLINE, Call, Lane, kind_of, run_async
 from zmqpub.ipc.limits import Limits
 from zmqpub.ipc.loop import KjLoop, LoopThread
-from zmqpub.ipc.servants import InitServant
+from zmqpub.ipc.servants import SHUTDOWN, InitServant
 from zmqpub.ipc.transport import SocketTransport, open_stream
 
 __all__ = ["Connection", "Listener", "Server", "serve_connection"]
@@ -55,8 +55,8 @@ class Connection:
         self.limits = limits
         self.refused = refused
         """Why every call is refused, where it is."""
+        self._one_too_many = refused is not None
         self.greeted = False
-        self.closing = False
         self.calls = 0
         self.objects = 0
         self.closed: asyncio.Future[None] = kj.loop.create_future()
@@ -81,7 +81,8 @@ class Connection:
         self._disconnected.add_done_callback(self._protocol_ended)
         kj.connections[self._number] = self
         patience = _REFUSAL_PATIENCE if refused is not None else limits.handshake_timeout
-        self._timer: asyncio.TimerHandle | None = kj.loop.call_later(patience, self._check_greeting)
+        self._greeting = kj.loop.call_later(patience, self._check_greeting)
+        self._watching = kj.loop.call_later(limits.message_timeout, self._watch, 0)
 
     # ---- calls ----
 
@@ -102,7 +103,9 @@ class Connection:
             self._idle.set()
 
     def refuse(self) -> Refusal:
-        self._kj.loop.call_later(0.1, self.close)
+        if self._one_too_many:
+            # Once it has been told.
+            self._kj.loop.call_later(0.1, self.close)
         return Refusal(OVERLOADED, self.refused or "the server is shutting down")
 
     def room_for_object(self) -> Refusal | None:
@@ -191,11 +194,10 @@ class Connection:
         """Take no more calls; let those under way end; cancel the rest; close."""
         self.refused = self.refused or "the server is shutting down"
         if not await self._until_idle(grace):
-            self.closing = True
             for call, task in list(self._under_way.items()):
                 call.cancel()
                 if task is not None:
-                    task.cancel()
+                    task.cancel(SHUTDOWN)
             await self._until_idle(_AFTER_CANCEL)
             # What they answered goes out.
             await asyncio.sleep(0)
@@ -233,8 +235,6 @@ class Connection:
         if not self.greeted or self.refused is not None:
             log.debug("IPC: a peer of %s did not make a call within %g s", self.address, self.limits.handshake_timeout)
             self.abort()
-            return
-        self._watch(-1)
 
     def _watch(self, seen: int) -> None:
         """A message that has begun has to go on: who stops in the middle of one is not waited for."""
@@ -243,15 +243,13 @@ class Connection:
             log.warning("IPC: a peer of %s stopped in the middle of a message", self.address)
             self.abort()
             return
-        self._timer = self._kj.loop.call_later(self.limits.message_timeout, self._watch, transport.bytes_in)
+        self._watching = self._kj.loop.call_later(self.limits.message_timeout, self._watch, transport.bytes_in)
 
     def _lost(self) -> None:
         """Nothing is heard or said any more. Everything that hangs together is taken apart, so that no garbage collection, in whatever
         thread, finds a piece."""
-        self.closing = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._greeting.cancel()
+        self._watching.cancel()
         self._kj.connections.pop(self._number, None)
         self._disconnected.cancel()
         self._server.close()
@@ -351,7 +349,6 @@ class Server:
         """End the connections that there are, at once."""
         gone = [connection.closed for connection in self._connections]
         for connection in list(self._connections):
-            connection.closing = True
             connection.close()
         if gone:
             await asyncio.wait(gone)

@@ -1,9 +1,9 @@
 """The bytes of a connection, between a socket and pycapnp.
 
-pycapnp reads each message in two or three steps and writes it piece by piece, each a system call and a change of what is polled, when
-an asyncio transport carries it; and it crashes where a peer's end comes before the first read. This transport reads what there is at
-once, keeps it until pycapnp asks, and hands a message over to the system whole. It is also where messages can be seen: a server's
-answers that carry an exception are rewritten here (`zmqpub.ipc.errors_out`).
+Over an asyncio transport pycapnp has the socket polled anew for each message, writes it piece by piece, each a system call, and crashes
+where a peer's end comes before the first read. This transport polls all the time, hands messages over to the system whole, and several
+at once where they are written at once. It is also where messages can be seen: a server's answers that carry an exception are
+rewritten here (`zmqpub.ipc.errors_out`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any, Final
 
 __all__ = ["SocketTransport", "open_stream"]
 
-_CHUNK: Final = 32_768
-"""Bytes read at once; what pycapnp wants more of is read straight into its buffer."""
 _HIGH_WATER: Final = 1 << 18
 """Unsent bytes from which on pycapnp is asked to wait."""
 _JOIN_LIMIT: Final = 1 << 16
 """Pieces of messages up to this many bytes are copied together; larger ones go to the system as they are."""
+_PEER_GONE: Final = "Peer disconnected."
 _SOCKET_BUFFER: Final = 1 << 20
 
 Rewrite = Callable[[bytes], bytes]
@@ -54,11 +53,9 @@ class SocketTransport(asyncio.Transport):
         self.bytes_in = 0
         self.bytes_out = 0
         # Reading
-        self._chunk = memoryview(bytearray(_CHUNK))
-        self._start = self._end = 0
         self._wanted = False
         self._polled = False
-        self._eof = False
+        self._idle_size = 0
         # Writing: the pieces of a message that is not complete, and what the system has not taken yet
         self._pieces: list[bytes] = []
         self._missing = 0
@@ -81,20 +78,22 @@ class SocketTransport(asyncio.Transport):
         self._wanted = False
 
     def resume_reading(self) -> None:
-        # Called from within pycapnp's read, which may be satisfied before this returns.
         self._wanted = True
-        self._feed()
+        if not self._polled:
+            self._poll()
+        if not self._idle_size:
+            self._idle_size = len(self._protocol.get_buffer(-1))
 
     def is_reading(self) -> bool:
         return self._wanted
 
     @property
     def within_message(self) -> bool:
-        """Whether a message has begun to arrive and is not complete. Between messages pycapnp asks for exactly one word."""
-        return self._wanted and len(self._protocol.get_buffer(-1)) != 8
+        """Whether a message has begun to arrive and is not complete: between messages pycapnp asks for as much as it did at first."""
+        return self._wanted and len(self._protocol.get_buffer(-1)) != self._idle_size
 
     def _poll(self) -> None:
-        if not self._polled and not self._gone and not self._eof and not (self._full and self._stop_reading_when_full):
+        if not self._polled and not self._closing and not (self._full and self._stop_reading_when_full):
             self._polled = True
             self._loop.add_reader(self._fd, self._readable)
 
@@ -103,58 +102,23 @@ class SocketTransport(asyncio.Transport):
             self._polled = False
             self._loop.remove_reader(self._fd)
 
-    def _feed(self) -> None:
-        protocol = self._protocol
-        while self._wanted and self._start < self._end:
-            buffer = protocol.get_buffer(-1)
-            count = min(len(buffer), self._end - self._start)
-            buffer[:count] = self._chunk[self._start : self._start + count]
-            self._start += count
-            protocol.buffer_updated(count)
-        if self._wanted and self._eof:
-            # Never eof_received(): a read after it would crash pycapnp.
-            self._loop.call_soon(self._lose, "Peer disconnected.")
-        elif not self._polled:
-            self._poll()
-
     def _readable(self) -> None:
-        if self._gone:
+        if not self._wanted:
+            self._unpoll()  # until pycapnp asks for it
             return
         try:
-            if self._start == self._end:
-                self._start = self._end = 0
-                if self._wanted:
-                    buffer = self._protocol.get_buffer(-1)
-                    if len(buffer) >= _CHUNK:
-                        count = self._socket.recv_into(buffer)
-                        if count == 0:
-                            self._ended()
-                            return
-                        self.bytes_in += count
-                        self._protocol.buffer_updated(count)
-                        return
-            elif self._end == _CHUNK:
-                self._unpoll()  # until pycapnp wants what is here
-                return
-            count = self._socket.recv_into(self._chunk[self._end :])
+            count = self._socket.recv_into(self._protocol.get_buffer(-1))
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._lose(error.strerror or "Peer disconnected.")
+            self._lose(error.strerror or _PEER_GONE)
             return
         if count == 0:
-            self._ended()
+            # Never eof_received(): a read after it would crash pycapnp.
+            self._lose(_PEER_GONE)
             return
         self.bytes_in += count
-        self._end += count
-        if self._wanted:
-            self._feed()
-
-    def _ended(self) -> None:
-        self._eof = True
-        self._unpoll()
-        if self._wanted:
-            self._lose("Peer disconnected.")
+        self._protocol.buffer_updated(count)
 
     # ---- writing ----
 
@@ -213,7 +177,7 @@ class SocketTransport(asyncio.Transport):
             except OSError as error:
                 # Not at once: pycapnp may be in the middle of its write.
                 self._unsent, self._unsent_bytes = [], 0
-                self._loop.call_soon(self._lose, error.strerror or "Peer disconnected.")
+                self._loop.call_soon(self._lose, error.strerror or _PEER_GONE)
                 return
             self._unsent_bytes -= sent
             done = 0
