@@ -110,7 +110,8 @@ class SpawnedPublisher:
             outcome.append(error)
             began.set()
 
-        self._backlog = Backlog(unacknowledged_bytes, self.on_full == "drop", lambda: self._thread.post(feeder_of[0].wake))
+        thread = self._thread  # not self, which nothing but its owner keeps alive
+        self._backlog = Backlog(unacknowledged_bytes, self.on_full == "drop", lambda: thread.post(feeder_of[0].wake))
         self._feeder = Feeder(
             process if process is not None else UnixProcess(),
             name,

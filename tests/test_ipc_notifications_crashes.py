@@ -1,0 +1,221 @@
+"""Whoever is killed, and whenever: subscribers with a replay endpoint see every message, once and in order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ipc_story import ANY_PORT, TOPICS, Listener, hand_over, messages, program, story
+from remote_publisher import free_port
+
+pytest.importorskip("capnp", reason="zmqpub[ipc] is not installed")
+
+import zmqpub
+from zmqpub.ipc.notifications import SpawnedPublisher
+
+PATIENCE = 60.0
+JOURNAL = 64 * 1024 * 1024
+
+
+def options(address: str = ANY_PORT, replay: str = ANY_PORT) -> dict[str, object]:
+    return {**{f"zmqpub{topic}": address for topic in TOPICS}, "zmqpubreplay": replay}
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+    return result
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
+
+
+def kill_child(publisher: SpawnedPublisher) -> int:
+    pid = int(eventually(lambda: publisher.link_stats().process_id, "no child came"))
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_child_that_is_killed_again_and_again_loses_and_doubles_nothing(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    events = story(seed, 1500)
+    kills = sorted(rng.sample(range(1, len(events)), 4))
+    with SpawnedPublisher(options(), journal_path=str(tmp_path / "journal"), journal_bytes=JOURNAL) as publisher:
+        assert publisher.replay_address is not None
+        address, epoch = publisher.active_notifiers()[0].address, publisher.epoch
+        listener = Listener(address, publisher.replay_address)
+        try:
+            for index, event in enumerate(events):
+                if index in kills:
+                    time.sleep(rng.choice((0.0, 0.0, 0.005, 0.05)))
+                    kill_child(publisher)
+                hand_over(publisher, event)
+            assert publisher.flush(PATIENCE)
+            listener.until(messages(events), PATIENCE)
+            listener.silence(0.3)
+        finally:
+            listener.close()
+        assert publisher.epoch == epoch
+        link = publisher.link_stats()
+        assert (link.handed_over, link.acknowledged, link.unacknowledged) == (len(events), len(events), 0)
+        assert link.restarts >= 1
+        assert publisher.active_notifiers()[0].address == address
+
+
+def test_a_block_that_went_and_came_back_is_not_told_twice_where_the_acknowledgement_was_lost(tmp_path: Path) -> None:
+    """Its content alone could not say what of this the journal has: connected, disconnected, connected again."""
+    from ipc_story import Event
+    from synthetic import block
+
+    one, two = block(1, 3), block(2, 3)
+    first = [Event("connected", one), Event("tip", one)]
+    then = [Event("disconnected", one), Event("connected", two), Event("tip", two), Event("disconnected", two), Event("connected", one)]
+    then.append(Event("tip", one))
+    events = [*first, *then]
+    with SpawnedPublisher(options(), journal_path=str(tmp_path / "journal"), journal_bytes=JOURNAL) as publisher:
+        assert publisher.replay_address is not None
+        listener = Listener(publisher.active_notifiers()[0].address, publisher.replay_address)
+        try:
+            for event in first:
+                hand_over(publisher, event)
+            assert publisher.flush(PATIENCE)
+            # The child gets these, and journals them; we do not read that it did, as the IPC thread is held up until it is killed.
+            held_up, go_on = threading.Event(), threading.Event()
+            for event in then:
+                hand_over(publisher, event)
+            eventually(lambda: len(listener_count(listener)["sequence"]) >= 2, "nothing came")
+            publisher._thread.post(lambda: (held_up.set(), go_on.wait(PATIENCE)))
+            held_up.wait(PATIENCE)
+            os.kill(int(publisher.link_stats().process_id or 0), signal.SIGKILL)
+            go_on.set()
+            assert publisher.flush(PATIENCE)
+            listener.until(messages(events), PATIENCE)
+            listener.silence(0.3)
+        finally:
+            listener.close()
+
+
+def listener_count(listener: Listener) -> dict[str, list[Any]]:
+    with contextlib.suppress(TimeoutError):
+        listener._note(listener.subscriber.recv_batch(100, timeout=0.05))
+    return listener.got
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [11, 12])
+def test_parent_or_child_are_killed_and_a_subscriber_sees_everything_once(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    count = 1200
+    events = story(seed, count)
+    address, replay = f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
+    settings: dict[str, object] = {"journal_path": str(tmp_path / "journal"), "journal_bytes": JOURNAL}
+    listener: Listener | None = None
+    acknowledged, children = 0, set()
+    try:
+        for life in range(5):
+            # A node goes on a little before where it is sure, with a transaction.
+            first = max(0, min(acknowledged, count - 1) - rng.randint(0, 30))
+            while first and events[first].kind not in ("added", "removed"):
+                first -= 1
+            node = subprocess.Popen(
+                program(seed, count, first, options(address, replay), settings), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            assert node.stdout is not None
+            assert node.stdin is not None
+            begun = node.stdout.readline().split()
+            assert begun[:1] == ["begun"], begun
+            children.add(int(begun[1]))
+            if listener is None:
+                listener = Listener(address, replay)
+            node.stdin.write("\n")
+            node.stdin.flush()
+            deaths = rng.choice((["parent"], ["child", "parent"], ["child", "child", "parent"])) if life < 4 else ["child"]
+            upto = first
+            for death in deaths:
+                upto = min(count, upto + rng.randint(20, 120))
+                pid = int(begun[1])
+                while upto > acknowledged and (line := node.stdout.readline().split()):
+                    acknowledged = max(acknowledged, int(line[1]))
+                    pid = int(line[2]) if line[2] != "None" else pid
+                    children.add(pid)
+                if death == "parent":
+                    node.kill()
+                elif not is_gone(pid):
+                    os.kill(pid, signal.SIGKILL)
+            if life == 4:
+                while (line := node.stdout.readline().split()) and line[0] != "flushed":
+                    pass
+                assert line[:2] == ["flushed", str(count)]
+                listener.until(messages(events), PATIENCE)
+                listener.silence(0.3)
+                node.communicate("\n")
+                assert node.returncode == 0
+            else:
+                acknowledged = max(acknowledged, last_acknowledged(node.communicate()[0]))
+        for child in children:
+            eventually(lambda child=child: is_gone(child), f"process {child} is still there")
+    finally:
+        if listener is not None:
+            listener.close()
+
+
+def test_a_child_whose_parent_is_killed_sends_what_it_has_and_ends(tmp_path: Path) -> None:
+    events = story(5, 300)
+    address, replay = f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
+    node = subprocess.Popen(program(5, 300, 0, options(address, replay), {}), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert node.stdout is not None
+    assert node.stdin is not None
+    child = int(node.stdout.readline().split()[1])
+    listener = Listener(address, None)  # a replay endpoint could not be asked any more
+    try:
+        assert isinstance(listener.subscriber.recv(PATIENCE), zmqpub.Connected)
+        time.sleep(0.5)  # and it has subscribed
+        node.stdin.write("\n")
+        node.stdin.flush()
+        acknowledged = 0
+        while acknowledged < 150:
+            acknowledged = int(node.stdout.readline().split()[1])
+        node.kill()
+        acknowledged = max(acknowledged, last_acknowledged(node.communicate()[0]))
+        eventually(lambda: is_gone(child), "the child lives on")
+        # All that was acknowledged has come, or more: what the child had got and could not acknowledge any more.
+        received = listener_all(listener)
+        wanted = messages(events[:acknowledged])
+        for topic, expected in wanted.items():
+            assert received[topic][: len(expected)] == expected, topic
+        everything = messages(events)
+        for topic, got in received.items():
+            assert got == everything[topic][: len(got)]
+    finally:
+        listener.close()
+
+
+def last_acknowledged(lines: str) -> int:
+    """What a node said last; its very last line may have been cut."""
+    return max((int(line.split()[1]) for line in lines.splitlines() if line.startswith("done") and len(line.split()) == 3), default=0)
+
+
+def listener_all(listener: Listener) -> dict[str, list[Any]]:
+    with contextlib.suppress(TimeoutError):
+        while True:
+            listener._note(listener.subscriber.recv_batch(1000, timeout=1.0))
+    return listener.got
