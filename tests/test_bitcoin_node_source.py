@@ -180,6 +180,55 @@ def test_more_blocks_than_are_looked_for_at_once() -> None:
         it.agree()
 
 
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_what_arrived_and_was_confirmed_between_two_looks_is_told(blocks: int) -> None:
+    """The numbers say that all of it came to the mempool first."""
+    with world() as it:
+        victim = it.chain.add_transaction()
+        it.agree()
+        with it.chain._lock:
+            it.chain.mine(blocks, txs=2)
+        happened = [plain(event) for event in it.chain.events]
+        it.hearing.wait_until_told(len(happened))
+        assert sorted(map(str, it.told)) == sorted(map(str, happened)) or blocks > 1
+        assert [one[0] for one in it.told] == ["A", *["A", "A", "C", "tip"] * blocks]
+        assert it.hearing.source.counts.complete
+        assert victim.txid.hex() == it.told[0][1]
+
+
+def test_what_replaced_another_and_was_confirmed_between_two_looks() -> None:
+    with world() as it:
+        victim = it.chain.add_transaction()
+        it.agree()
+        with it.chain._lock:
+            it.chain.replace(victim.txid)
+            it.chain.mine()
+        it.agree()
+        assert [one[0] for one in it.told] == ["A", "R", "A", "C", "tip"]
+
+
+def test_what_may_not_have_arrived_at_all_is_not_told() -> None:
+    """One of two transactions of a block came to the mempool: nothing says which."""
+    with world() as it:
+        first = it.chain.add_transaction()
+        second = it.chain.double_spend(first.txid)
+        it.chain.evict(first.txid)
+        third = it.chain.add_transaction()
+        it.settle()
+        it.chain.evict(third.txid)
+        it.settle()
+        told = len(it.told)
+        untold = it.hearing.source.counts.untold_numbers
+        with it.chain._lock:
+            it.chain.add_transaction(third)
+            it.chain.mine(txs=[third, second])
+        it.hearing.wait_until_told(told + 2)
+        it.settle()
+        it.settle()
+        assert [one[0] for one in it.told[told:]] == ["C", "tip"]
+        assert it.hearing.source.counts.untold_numbers == untold + 2
+
+
 def test_replacement_and_conflict() -> None:
     with world() as it:
         for _ in range(4):

@@ -6,11 +6,13 @@ Needs ``bitcoin-node``: the path in the environment variable ZMQPUB_BITCOIN_NODE
 from __future__ import annotations
 
 import itertools
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -62,6 +64,12 @@ class Ear:
 
     def forget(self) -> None:
         self.heard.clear()
+
+    def __enter__(self) -> Ear:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._socket.close()
 
 
 class Pair:
@@ -161,13 +169,11 @@ def pair(*options: str, poll: float = 0.01, mature: int = 110) -> Iterator[Pair]
             with Program(*arguments(node, address), "--poll", str(poll)) as ours:
                 ours.line("^bound pubsequence")
                 ours.line(r"publishing the node at unix:/")
-                theirs, mine = Ear(node.notifications, context), Ear(address, context)
-                made = Pair(node, ours, theirs, mine)
-                hear_both(made)
-                yield made
-                assert ours.end(2) == 0
-                theirs._socket.close()
-                mine._socket.close()
+                with Ear(node.notifications, context) as theirs, Ear(address, context) as mine:
+                    made = Pair(node, ours, theirs, mine)
+                    hear_both(made)
+                    yield made
+                assert ours.end(signal.SIGINT) == 0
         finally:
             node.stop()
 
@@ -214,14 +220,19 @@ def test_blocks_transactions_replacements_and_conflicts() -> None:
         victim = it.send(spend(it.take_coin(2)))
         assert labels(it.agree()) == "A"
         it.send(spend(output(victim)))
+        assert labels(it.agree()) == "A"
         it.send(other := spend(it.take_coin(3)))
-        assert labels(it.agree()) == "AA"
+        assert labels(it.agree()) == "A"
         it.mine_only(other, spend(it.take_coin(2), fee=1_000_000))
         heard = it.agree()
         assert labels(heard) == "RRCB"
         assert any(topic == "rawblock" and len(body) > 300 for topic, body in heard)
         it.mine_blocks(5)
         assert labels(it.agree()) == "CB" * 5
+        # Sent, and confirmed before anybody could look.
+        it.send(spend(it.take_coin(4)))
+        it.mine_blocks()
+        assert labels(it.agree()) == "ACB"
         assert child.txid != first.txid
 
 
@@ -352,6 +363,7 @@ def test_node_that_is_killed_and_started_again() -> None:
     with pair() as it:
         kept = it.send(spend(it.take_coin(1)))
         it.mine_blocks(2)
+        it.agree()
         it.send(spend(it.take_coin(2)))
         it.agree()
         it.node.kill()

@@ -8,7 +8,7 @@ two looks nobody tells: the numbers that it took are counted, and missing from t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from zmqpub._fast import Block, Transaction
@@ -99,6 +99,14 @@ class MempoolImage:
     def remove(self, txids: Iterable[str], reason: RemovalReason) -> Iterator[TransactionRemoved]:
         for txid in txids:
             yield TransactionRemoved(0.0, self._discard(txid), self._number(), reason)
+
+    def admit_late(self, block: Block, arrived: Container[bytes]) -> Iterator[Event]:
+        """Those transactions of ``block`` that are known to have arrived before it was found."""
+        for place, txid in enumerate(block.txids):
+            if txid in arrived and txid.hex() not in self.transactions:
+                transaction = Transaction(bytes(block[place]))  # one that does not keep the block alive
+                yield from self.remove(self.rivals(transaction), "replaced")
+                yield self.add(transaction)
 
     def confirm(self, block: Block) -> Iterator[TransactionRemoved]:
         """What CTxMemPool::removeForBlock does: inclusion takes a number in silence, what the block contradicts is told."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from time import monotonic
 
 from zmqpub._fast import Block, Transaction
@@ -22,6 +22,8 @@ __all__ = ["Teller"]
 logger = logging.getLogger("zmqpub")
 
 _HELD_AT_ONCE = 100  # blocks of a reorganization; a deeper one is told block by block, and the mempool afterwards
+_TOGETHER = 16  # blocks between two looks, up to which is found out what arrived and was confirmed in between
+_QUICK_LOOK = 0.02  # seconds; with a mempool that takes longer, blocks do not wait for that
 _MAX_TIP_AGE = 24 * 3600  # seconds: Bitcoin Core's -maxtipage, beyond which it takes itself to be downloading still
 _LOG_EVERY = 10.0  # seconds
 
@@ -74,12 +76,13 @@ class Teller:
     def advance(self, calls: NodeCalls, target: BlockRef) -> Iterator[Event]:
         """Towards ``target``, which is or was the node's tip; at least one block, unless the chain changes meanwhile."""
         assert self.tip is not None
+        self.forget_state()
         was_downloading = self.ask_if_downloading(calls)
         if target.height == self.tip.height + 1:
             # What happens nearly always costs one question.
             block = calls.block(target.hash)
             if block is not None and block.header.prev_hash == self.tip.hash:
-                yield from self._extend(target, block, self._downloading)
+                yield from self._extend(target, block, self._downloading, self._arrived_unseen(calls, [block], target))
                 return
         path = find_path(calls, self._recent, self.tip, target)
         if path.broken:
@@ -89,21 +92,44 @@ class Teller:
         elif path.disconnect:
             yield from self._reorganize(calls, path, self.tip, target)
             return
+        few = path.connect if len(path.connect) <= _TOGETHER else []
+        fetched = {reference.hash: calls.block(reference.hash) for reference in few}
+        arrived = self._arrived_unseen(calls, [block for block in fetched.values() if block is not None], target)
         for reference in path.connect:
-            block = calls.block(reference.hash)
+            block = fetched[reference.hash] if few else calls.block(reference.hash)
             if block is None:
                 self._lack(reference)
                 continue
             if self.tip is not None and block.header.prev_hash != self.tip.hash:
                 return  # the chain changed while it was looked along
             old = was_downloading and reference != target and block.header.time < time.time() - _MAX_TIP_AGE
-            yield from self._extend(reference, block, self._downloading or old)
+            yield from self._extend(reference, block, self._downloading or old, arrived)
 
-    def _extend(self, reference: BlockRef, block: Block, initial_download: bool) -> Iterator[Event]:
+    def _extend(self, reference: BlockRef, block: Block, initial_download: bool, arrived: Container[bytes]) -> Iterator[Event]:
         if self._image is not None:
+            yield from self._noted(self._image.admit_late(block, arrived))
             yield from self._noted(self._image.confirm(block))
         yield from self._noted([BlockConnected(0.0, block, reference.height)])
         yield UpdatedBlockTip(0.0, block, reference.height, initial_download)
+
+    def _arrived_unseen(self, calls: NodeCalls, blocks: list[Block], target: BlockRef) -> set[bytes]:
+        """Transactions that came to the mempool since the last look, and are in these blocks already.
+
+        Nothing lists them any more. But two numbers that nothing else explains, for each transaction of the blocks that was not known,
+        say that all of them came that way; any other count does not say which did.
+        """
+        image = self._image
+        if image is None or self.restarted or self.look_seconds > _QUICK_LOOK:
+            return set()
+        unknown = {txid for block in blocks for txid in block.txids[1:] if txid.hex() not in image.transactions}
+        if not unknown:
+            return set()
+        listing = calls.listing()
+        if listing.tip != target.hash:
+            return set()
+        change = image.compare(listing.txids)
+        spare = listing.sequence - image.next_sequence - len(change.gone) - len(change.added)
+        return unknown if spare == 2 * len(unknown) else set()
 
     def _lack(self, reference: BlockRef) -> None:
         self.counts.missing_blocks += 1
@@ -188,6 +214,7 @@ class Teller:
             return
         image = self._image
         if image is None:
+            self.look_seconds = monotonic() - start
             self._load(calls, listing)
             self._mempool_state = state
             return
@@ -195,8 +222,8 @@ class Teller:
             self.restarted = True
         self.reconnected = False
         change = image.compare(listing.txids)
-        bodies = self._bodies(calls, change.added)
         self.look_seconds = monotonic() - start
+        bodies = self._bodies(calls, change.added)
         if self.restarted:
             # What is gone left at the end of the node's former life; what came has the last numbers of the new one's beginning.
             yield from self._noted(image.remove(change.gone, "unknown"))
