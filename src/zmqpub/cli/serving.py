@@ -105,7 +105,7 @@ class Serving:
         from zmqpub import ipc
 
         self._notifiers = publisher.active_notifiers
-        self._ipc = ipc.Ipc("zmqpub", self._init)
+        self._ipc = ipc.Ipc("zmqpub", self._init, data_dir=".")
         return [self._ipc.listen_address(address) for address in self._addresses]
 
     def close(self) -> None:

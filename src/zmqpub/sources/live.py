@@ -15,6 +15,7 @@ from zmqpub.sources.simulated import Simulated
 
 __all__ = ["LiveSimulated"]
 
+_UNDO_DEPTH = 100  # blocks that a miner's branch may replace
 _MOST_WAITING = 256  # events; a block that is handed in makes two or more
 
 
@@ -44,7 +45,7 @@ class LiveSimulated:
         self._waiting: deque[Event] = deque()
         first = genesis()
         on_event(BlockConnected(0.0, first, 0))
-        self._run = simulated.begin(on_event)
+        self._run = simulated.begin(on_event, undo_depth=_UNDO_DEPTH)
         self.shared = SharedChain(self._run.chain, self._take, now=self._now, has_room=lambda: len(self._waiting) < _MOST_WAITING)
         """The chain; sources.regtest.mining lets others mine on it."""
 

@@ -144,13 +144,16 @@ class Simulated:
                 return
             moves += run.step()
 
-    def begin(self, on_event: Callable[[Event], None]) -> Run:
-        """A chain with coins to spend, and what is to happen to it; ``on_event`` hears of everything, the preparation included."""
+    def begin(self, on_event: Callable[[Event], None], *, undo_depth: int = 0) -> Run:
+        """A chain with coins to spend, and what is to happen to it; ``on_event`` hears of everything, the preparation included.
+
+        ``undo_depth``: how many blocks can be taken back, if that is more than ``max_reorg_depth``.
+        """
         random = Random(self.seed)
         chain = RegtestChain(
             on_event,
             start_time=self._start_time,
-            undo_depth=self._max_reorg_depth,
+            undo_depth=max(undo_depth, self._max_reorg_depth),
             mempool_limit=self._mempool_limit,
         )
         traffic = Traffic(chain, Random(random.getrandbits(64)), coins=self._coins)
