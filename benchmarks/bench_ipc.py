@@ -94,10 +94,8 @@ def _asyncio(path: str, question: str, measure: Callable[[Call], Awaitable[Turn]
 
 def _threads(path: str, question: str, measure: object) -> Turn:
     with ipc.connect(f"unix:{path}") as init:
-        call: Callable[[], Any]
-        if question == "echo":
-            call = partial(init.make_echo().echo, "hello")
-        else:
+        call: Callable[[], Any] = partial(init.make_echo().echo, "hello")
+        if question == "execute":
             call = partial(init.make_rpc().execute, "getblockcount")
         times = []
         for _ in range(CALLS):

@@ -9,6 +9,7 @@ import atexit
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -62,7 +63,9 @@ def bitcoin_node() -> str:
     program = os.environ.get("ZMQPUB_BITCOIN_NODE") or shutil.which("bitcoin-node")
     if not program:
         pytest.skip("no bitcoin-node: set ZMQPUB_BITCOIN_NODE, or put it on PATH")
-    process = subprocess.Popen([program, "-regtest", f"-datadir={_directory()}", *NODE_OPTIONS])
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = f"-rpcport={probe.getsockname()[1]}"  # not one that another node has
+    process = subprocess.Popen([program, "-regtest", f"-datadir={_directory()}", port, *NODE_OPTIONS])
     atexit.register(process.wait)
     atexit.register(process.terminate)
     path = Path(_directory()) / "regtest" / "node.sock"
