@@ -90,8 +90,8 @@ def rewrite_exception(message: bytes) -> bytes:
 
 
 def _edit(message: bytearray, marked: bytes) -> bool:
-    type, text = marked[0] - ord("0"), marked[1:]
-    if message[:4] != bytes(4):  # more than one segment
+    type, text = int(marked[:1]) if marked[:1].isdigit() else -1, marked[1:]
+    if type < 0 or message[:4] != bytes(4):  # damaged, or more than one segment
         return False
     try:
         root = _follow(message, 8)
@@ -110,7 +110,7 @@ def _edit(message: bytearray, marked: bytes) -> bool:
             return False
         start = exception.pointers + 8 + (low >> 2) * 8
         room = high >> 3
-        if start + room > len(message) or len(text) >= room:
+        if not 8 <= start <= len(message) - room or len(text) >= room:
             return False
     except (ValueError, IndexError, struct.error):
         return False
@@ -131,4 +131,6 @@ def _follow(message: bytearray, at: int) -> _Struct:
     if offset & 3 or data_words == 0:
         raise ValueError("not a pointer to a struct")
     data = at + 8 + (offset >> 2) * 8
+    if data < 8:
+        raise ValueError("before the message's beginning")
     return _Struct(data, data + data_words * 8)
