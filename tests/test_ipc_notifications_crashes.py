@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,15 @@ def test_a_block_that_went_and_came_back_is_not_told_twice_where_the_acknowledge
             assert publisher.flush(PATIENCE)
             # The child gets these, and journals them; we do not read that it did, as the IPC thread is held up until it is killed.
             held_up, go_on = threading.Event(), threading.Event()
+
+            def hold_up() -> None:
+                held_up.set()
+                go_on.wait(PATIENCE)
+
             for event in then:
                 hand_over(publisher, event)
             eventually(lambda: len(listener_count(listener)["sequence"]) >= 2, "nothing came")
-            publisher._thread.post(lambda: (held_up.set(), go_on.wait(PATIENCE)))
+            publisher._thread.post(hold_up)
             held_up.wait(PATIENCE)
             os.kill(int(publisher.link_stats().process_id or 0), signal.SIGKILL)
             go_on.set()
@@ -172,7 +178,7 @@ def test_parent_or_child_are_killed_and_a_subscriber_sees_everything_once(tmp_pa
             else:
                 acknowledged = max(acknowledged, last_acknowledged(node.communicate()[0]))
         for child in children:
-            eventually(lambda child=child: is_gone(child), f"process {child} is still there")
+            eventually(partial(is_gone, child), f"process {child} is still there")
     finally:
         if listener is not None:
             listener.close()

@@ -68,12 +68,14 @@ async def _serve(sock: socket.socket) -> None:
     hands.start()
     try:
         async with capnp.kj_loop():
-            # Lost, too, when what the parent sends is no Cap'n Proto.
             transport = SocketTransport(loop, sock, on_lost=end.set)
             parent = _Parent()
             init = _make_init(hands, loop, parent)
             server = capnp.TwoPartyServer(open_stream(transport), bootstrap=init, traversal_limit_in_words=_MESSAGE_WORDS)
+            # Where what the parent sends is no Cap'n Proto, nothing is read any more, and so its end is not seen.
+            broken = asyncio.ensure_future(_broken(server, end))
             await end.wait()
+            broken.cancel()
             # The loop goes on meanwhile: a parent that is still there sees its calls answered.
             await loop.run_in_executor(None, hands.finish)
             transport.abort()
@@ -81,6 +83,12 @@ async def _serve(sock: socket.socket) -> None:
             del server, init
     finally:
         hands.abandon()
+
+
+async def _broken(server: Any, end: asyncio.Event) -> None:
+    with contextlib.suppress(capnp.KjException):
+        await server.on_disconnect()
+    end.set()
 
 
 def _explain_interrupt() -> None:
