@@ -19,6 +19,10 @@ _HIGH_WATER: Final = 1 << 18
 """Unsent bytes from which on pycapnp is asked to wait."""
 _JOIN_LIMIT: Final = 1 << 16
 """Pieces of messages up to this many bytes are copied together; larger ones go to the system as they are."""
+_REWRITE_LIMIT: Final = 1 << 15
+"""Bytes of the largest message that is given to `SocketTransport.rewrite`: what carries an exception is smaller."""
+_LINGER: Final = 10.0
+"""Seconds that the peer has to take what was written before close()."""
 _PEER_GONE: Final = "Peer disconnected."
 _SOCKET_BUFFER: Final = 1 << 20
 
@@ -49,7 +53,7 @@ class SocketTransport(asyncio.Transport):
         self._on_lost = on_lost
         self._stop_reading_when_full = stop_reading_when_full
         self.rewrite: Rewrite | None = None
-        """Given each whole message that goes out, while set; returns what is sent instead."""
+        """Given each whole message that goes out, but for large ones, while set; returns what is sent instead."""
         self.bytes_in = 0
         self.bytes_out = 0
         # Reading
@@ -64,6 +68,7 @@ class SocketTransport(asyncio.Transport):
         self._writer_polled = False
         self._sent_this_turn = False
         self._full = False
+        self._lingering: asyncio.TimerHandle | None = None
         self._closing = False
         self._gone = False
 
@@ -136,7 +141,7 @@ class SocketTransport(asyncio.Transport):
             return
         self._missing = 0
         pieces, self._pieces = self._pieces, []
-        if self.rewrite is not None:
+        if self.rewrite is not None and sum(map(len, pieces)) <= _REWRITE_LIMIT:
             pieces = [self.rewrite(b"".join(pieces))]
         self._send(pieces)
 
@@ -227,8 +232,10 @@ class SocketTransport(asyncio.Transport):
         self._unpoll()
         if not self._unsent:
             self._finish(None)
-        elif not self._writer_polled:
-            self._flush()
+        else:
+            self._lingering = self._loop.call_later(_LINGER, self.abort)
+            if not self._writer_polled:
+                self._flush()
 
     def abort(self) -> None:
         """What was not sent yet is dropped."""
@@ -244,6 +251,8 @@ class SocketTransport(asyncio.Transport):
             return
         self._gone = True
         self._wanted = False
+        if self._lingering is not None:
+            self._lingering.cancel()
         self._unpoll()
         if self._writer_polled:
             self._writer_polled = False
