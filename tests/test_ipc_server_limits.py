@@ -42,7 +42,7 @@ def test_limits_that_make_no_sense() -> None:
 async def one_more(peer: Bare, path: str) -> Any:
     echo, context = await peer.echo()
     others = [await connected(path) for _ in range(3)]
-    refused = [await error_of(other.init.construct()) for other in others]
+    refused = [await error_of(other.init.makeEcho(await other.context())) for other in others]
     return [*refused, (await echo.echo(context, "still here")).result]
 
 

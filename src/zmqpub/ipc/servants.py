@@ -310,9 +310,8 @@ class InitServant(Servant, S.Init.Server):  # type: ignore[misc, name-defined]
     )
 
     async def construct_context(self, context: Any) -> None:
+        # Also where everything else will be refused: bitcoin-cli crashes on an exception here.
         self.connection.greeted = True
-        if self.connection.refused is not None:
-            raise self.connection.refuse().error()
         context.results.threadMap = ThreadMapServant(self.connection)
 
     async def makeMiningOld2_context(self, context: Any) -> None:

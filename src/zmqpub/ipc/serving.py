@@ -182,8 +182,6 @@ class Connection:
         return refusal
 
     def _room_for_threads(self, count: int) -> Refusal | None:
-        if self.refused is not None:
-            return self.refuse()
         if self._threads + count <= self.limits.max_threads:
             return None
         return Refusal(OVERLOADED, f"this connection has {self._threads} threads of at most {self.limits.max_threads}")
