@@ -312,7 +312,8 @@ import asyncio, types
 def reachable(*roots):
     # Not through modules, classes and what runs in the loop: those are not let go with the object.
     kj = ipc.loop.LoopThread.shared().kj
-    seen, pending = {id(kj), id(kj.loop), *(id(vars(module)) for module in list(sys.modules.values()) if hasattr(module, "__dict__"))}, list(roots)
+    modules = [id(vars(module)) for module in list(sys.modules.values()) if hasattr(module, "__dict__")]
+    seen, pending = {id(kj), id(kj.loop), *modules}, list(roots)
     while pending:
         one = pending.pop()
         if id(one) in seen or isinstance(one, (types.ModuleType, type, types.FunctionType, threading.Thread)): continue
