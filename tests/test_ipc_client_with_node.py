@@ -180,6 +180,7 @@ def test_restart(tmp_path: Path) -> None:
     try:
         with node.connect() as init:
             mining, echo = init.make_mining(), init.make_echo()
+            eventually(lambda: mining.get_tip() is not None)
             tip = mining.get_tip()
             assert tip is not None
             outcome: list[object] = []

@@ -378,7 +378,7 @@ def _for_version(call: Call, wire: Wire, facts: Facts) -> tuple[Operation, dict[
     name = f"{operation.interface}.{operation.method}"
     version = wire.version
     since = SINCE.get(name, "")
-    if (version < NodeVersion.MASTER and since.startswith("master")) or (version < NodeVersion.V31 and since == "v31"):
+    if version is NodeVersion.V30 and since not in ("", "v30"):  # what has that number there may be something else
         raise UnimplementedError(facts.address, operation.interface, operation.method, since, str(version))
     context = _has_context(operation)
     if version is NodeVersion.V30:
@@ -391,6 +391,4 @@ def _for_version(call: Call, wire: Wire, facts: Facts) -> tuple[Operation, dict[
             context = False
         elif name == "BlockTemplate.submitSolution":
             operation = OPERATIONS["BlockTemplate.submitSolutionV30"]
-    elif version is NodeVersion.V31 and name == "BlockTemplate.submitSolution":
-        operation = OPERATIONS["BlockTemplate.submitSolutionOld7"]
     return operation, fields, context

@@ -9,7 +9,7 @@ __all__ = ["SINCE", "NodeVersion"]
 
 
 class NodeVersion(enum.IntEnum):
-    """As far as interfaces go; what is in between counts as the older one."""
+    """As far as interfaces go; what is in between counts as the older one, and so does a peer of another kind that lacks Rpc."""
 
     V30 = 30
     V31 = 31

@@ -154,7 +154,7 @@ class Wire:
         except RemoteError as error:
             raise IpcProtocolError(self.address, error.interface, error.method, f"the peer does not let us in: {error.cause}") from None
         self.version = NodeVersion.MASTER if rpc else NodeVersion.V31 if mining else NodeVersion.V30
-        self.plain = self.version is NodeVersion.MASTER
+        self.plain = self.version is not NodeVersion.V30
 
     def _thread_map(self, response: Any, keeper: object) -> Remote:
         from zmqpub.ipc.connection import Remote
