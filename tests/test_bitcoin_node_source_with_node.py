@@ -103,14 +103,14 @@ class Pair:
 
     # What is heard
 
-    def agree(self) -> list[Message]:
-        """Wait until both fell silent, and compare; what was heard since the last time."""
+    def agree(self, silence: float = 0.1) -> list[Message]:
+        """Wait until both fell silent for so many seconds, and compare; what was heard since the last time."""
         end = time.monotonic() + PATIENCE
-        self.theirs.listen(0.1)
+        self.theirs.listen(silence)
         while len(self.mine.heard) < len(self.theirs.heard) and time.monotonic() < end:
-            self.mine.listen(0.05)
+            self.mine.listen(0.02)
             self.theirs.listen()
-        self.mine.listen(0.1)
+        self.mine.listen(silence)
         self.theirs.listen()
         theirs, mine = in_one_order(self.theirs.heard), in_one_order(self.mine.heard)
         assert list(map(shown, mine)) == list(map(shown, theirs))
@@ -291,7 +291,7 @@ def test_simulated_life(seed: int) -> None:
     """Blocks and transactions of a simulated chain, fed to the node: reorganizations, conflicts, replacements, each as it comes."""
     source = Simulated(
         seed,
-        blocks=25,
+        blocks=20,
         start_time=START_TIME,
         publish_bootstrap=True,
         eviction_rate=0.0,
@@ -310,7 +310,7 @@ def test_simulated_life(seed: int) -> None:
                     it.node("submitblock", bytes(event.block).hex())
                 elif isinstance(event, TransactionAdded) and not in_block:
                     it.node("sendrawtransaction", bytes(event.transaction).hex(), 0)
-            told += len(it.agree())
+            told += len(it.agree(0.03))
         assert told > 500
 
 
@@ -359,25 +359,58 @@ def test_at_full_speed_the_chain_is_complete_and_the_mempool_adds_up() -> None:
 
 
 def test_node_that_is_killed_and_started_again() -> None:
-    """The publisher stays, its subscribers stay connected, and what it tells leads to what is."""
+    """The publisher stays, its subscribers stay connected, and what it tells leads from what was to what is."""
     with pair() as it:
-        kept = it.send(spend(it.take_coin(1)))
-        it.mine_blocks(2)
+        it.node("gettxoutsetinfo", "none")  # writes the chain to disk; what follows, the node loses
+        confirmed = it.send(spend(it.take_coin(1)))
         it.agree()
-        it.send(spend(it.take_coin(2)))
+        lost = it.mine_blocks(2)
+        it.agree()
+        waiting = it.send(spend(it.take_coin(2)))
+        number = it.node("getrawmempool", False, True)["mempool_sequence"]
         it.agree()
         it.node.kill()
         it.node.start()
-        # What the node lost in the crash it does not get back without peers; in the end that is told.
+        assert it.node("getblockcount") == 110
+        assert it.mine.listen(1.0) == 0  # it may have them again soon
         made = it.mine_blocks(3)
-        it.send(second := spend(it.take_coin(3)))
-        wait_for(lambda: it.mine.listen(0.1) or any(body == second.txid for topic, body in it.mine.heard if topic == "hashtx"))
-        it.mine.listen(0.3)
+        wait_for(lambda: it.mine.listen(0.1) or labels(it.mine.heard).count("C") == 3)
+        wait_for(lambda: it.mine.listen(0.1) or labels(it.mine.heard).endswith("R"))
         chain = [body for topic, body in it.mine.heard if topic == "sequence" and len(body) == 33]
-        assert [body[:32].hex() for body in chain if body[32:] == b"C"][-3:] == made
-        assert it.mine.heard[-1][0] == "sequence"
-        waiting = {second.txid.hex()}
-        assert set(it.node("getrawmempool")) >= waiting
-        assert kept.txid != second.txid
+        assert [body.hex()[:64] for body in chain] == [*reversed(lost), *made]
+        assert [body[32:] for body in chain] == [b"D", b"D", b"C", b"C", b"C"]
+        # The mempool of the former life ends with its numbers.
+        assert it.mine.heard[-1] == ("sequence", waiting.txid + b"R" + number.to_bytes(8, "little"))
+        assert it.node("getrawmempool") == []
+        it.theirs.listen(0.5)
+        it.theirs.forget()
+        it.mine.forget()
+        # From here on both say the same again.
+        it.send(confirmed)
+        assert labels(it.agree()) == "A"
         it.mine_blocks()
-        wait_for(lambda: it.mine.listen(0.1) or labels(it.mine.heard).endswith("CB"))
+        assert labels(it.agree()) == "CB"
+
+
+def test_node_that_is_stopped_and_started_again() -> None:
+    """In good order: it keeps its chain and its mempool, and there is nothing to tell but a number."""
+    with pair() as it:
+        it.send(spend(it.take_coin(1)))
+        it.agree()
+        it.mine_blocks(2)
+        it.agree()
+        kept = [it.send(spend(it.take_coin(height))) for height in (2, 3)]
+        wait_for(lambda: it.mine.listen(0.1) or labels(it.mine.heard) == "AA")
+        it.node.stop()
+        it.node.start()
+        it.mine.forget()
+        wait_for(lambda: len(it.node("getrawmempool")) == 2)
+        assert it.mine.listen(1.0) == 0
+        it.theirs.listen(0.5)
+        it.theirs.forget()
+        last = it.send(spend(output(kept[0])))
+        assert labels(it.agree()) == "A"
+        it.mine_blocks()
+        heard = it.agree()
+        assert labels(heard) == "CB"
+        assert ("hashtx", last.txid) in heard

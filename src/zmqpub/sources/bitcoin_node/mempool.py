@@ -134,12 +134,6 @@ class MempoolImage:
     def _replaced_by(self, transaction: Transaction, gone: Mapping[str, None]) -> list[str]:
         return [txid for txid in self.rivals(transaction) if txid in gone]
 
-    def skip_to(self, sequence: int) -> int:
-        """Go on with the node's number. How many numbers were passed over; negative where more were used than the node has."""
-        passed = sequence - self.next_sequence
-        self.next_sequence = sequence
-        return passed
-
     def _number(self) -> int:
         number = self.next_sequence
         self.next_sequence += 1

@@ -40,10 +40,14 @@ class Reorganization:
     bodies: Mapping[str, Transaction] = field(default_factory=dict)
     spare: int = 0
     """How many mempool sequence numbers the change does not explain."""
+    unexplained: int = 0
+    """How many of them are still not explained when all is told: they are passed over at the beginning."""
 
     def events(self, image: MempoolImage | None) -> Iterator[Event]:
         """In order; ``image`` goes along."""
         back = self._returning()
+        if image is not None:
+            image.next_sequence += self.unexplained
         if not self.together:
             for reference, block in self.disconnected:
                 yield BlockDisconnected(0.0, block, reference.height)
@@ -93,7 +97,9 @@ class Reorganization:
                     back[name] = self.bodies.get(name) or _copy(block[place])
                 elif txid in again:
                     retaken[name] = _copy(block[place])
-        return back | retaken if 2 * len(retaken) <= self.spare else back
+        explained = 2 * len(retaken) <= self.spare
+        self.unexplained = max(self.spare - 2 * len(retaken) if explained else self.spare, 0)
+        return back | retaken if explained else back
 
     def _readmit(self, image: MempoolImage, blocks: Iterable[Block], back: Mapping[str, Transaction], height: int) -> Iterator[Event]:
         """What Chainstate::MaybeUpdateMempoolForReorg does; ``height`` is that of the next block."""

@@ -24,6 +24,7 @@ logger = logging.getLogger("zmqpub")
 _HELD_AT_ONCE = 100  # blocks of a reorganization; a deeper one is told block by block, and the mempool afterwards
 _TOGETHER = 16  # blocks between two looks, up to which is found out what arrived and was confirmed in between
 _QUICK_LOOK = 0.02  # seconds; with a mempool that takes longer, blocks do not wait for that
+_PATIENCE = 3  # times that a tip which moved on meanwhile is followed before anything is told
 _MAX_TIP_AGE = 24 * 3600  # seconds: Bitcoin Core's -maxtipage, beyond which it takes itself to be downloading still
 _LOG_EVERY = 10.0  # seconds
 
@@ -75,16 +76,19 @@ class Teller:
 
     def advance(self, calls: NodeCalls, target: BlockRef) -> Iterator[Event]:
         """Towards ``target``, which is or was the node's tip; at least one block, unless the chain changes meanwhile."""
-        assert self.tip is not None
         self.forget_state()
-        was_downloading = self.ask_if_downloading(calls)
-        if target.height == self.tip.height + 1:
+        yield from self._advance(calls, target, self.ask_if_downloading(calls), _PATIENCE)
+
+    def _advance(self, calls: NodeCalls, target: BlockRef, was_downloading: bool, patience: int) -> Iterator[Event]:
+        assert self.tip is not None
+        if target.height == self.tip.height + 1 and (block := calls.block(target.hash)) and block.header.prev_hash == self.tip.hash:
             # What happens nearly always costs one question.
-            block = calls.block(target.hash)
-            if block is not None and block.header.prev_hash == self.tip.hash:
-                yield from self._extend(target, block, self._downloading, self._arrived_unseen(calls, [block], target))
-                return
-        path = find_path(calls, self._recent, self.tip, target)
+            path = Path([], [target])
+            fetched: dict[bytes, Block | None] = {target.hash: block}
+        else:
+            path = find_path(calls, self._recent, self.tip, target)
+            few = path.connect if len(path.connect) <= _TOGETHER and not path.disconnect else []
+            fetched = {reference.hash: calls.block(reference.hash) for reference in few}
         if path.broken:
             logger.error("the node knows nothing of block %s, told last; going on at %s", self.tip.hash.hex(), target.hash.hex())
             self.counts.missing_blocks += max(target.height - self.tip.height - 1, 1)
@@ -92,11 +96,12 @@ class Teller:
         elif path.disconnect:
             yield from self._reorganize(calls, path, self.tip, target)
             return
-        few = path.connect if len(path.connect) <= _TOGETHER else []
-        fetched = {reference.hash: calls.block(reference.hash) for reference in few}
-        arrived = self._arrived_unseen(calls, [block for block in fetched.values() if block is not None], target)
+        arrived, ahead = self._arrived_unseen(calls, [block for block in fetched.values() if block is not None], target)
+        if ahead is not None and patience and self.tip is not None:
+            yield from self._advance(calls, ahead, was_downloading, patience - 1)
+            return
         for reference in path.connect:
-            block = fetched[reference.hash] if few else calls.block(reference.hash)
+            block = fetched[reference.hash] if fetched else calls.block(reference.hash)
             if block is None:
                 self._lack(reference)
                 continue
@@ -112,24 +117,26 @@ class Teller:
         yield from self._noted([BlockConnected(0.0, block, reference.height)])
         yield UpdatedBlockTip(0.0, block, reference.height, initial_download)
 
-    def _arrived_unseen(self, calls: NodeCalls, blocks: list[Block], target: BlockRef) -> set[bytes]:
+    def _arrived_unseen(self, calls: NodeCalls, blocks: list[Block], target: BlockRef) -> tuple[set[bytes], BlockRef | None]:
         """Transactions that came to the mempool since the last look, and are in these blocks already.
 
         Nothing lists them any more. But two numbers that nothing else explains, for each transaction of the blocks that was not known,
-        say that all of them came that way; any other count does not say which did.
+        say that all of them came that way; any other count does not say which did. Where the node's tip is another one than
+        ``target`` by now, so that the numbers are not those of these blocks, it comes back instead.
         """
         image = self._image
         if image is None or self.restarted or self.look_seconds > _QUICK_LOOK:
-            return set()
+            return set(), None
         unknown = {txid for block in blocks for txid in block.txids[1:] if txid.hex() not in image.transactions}
         if not unknown:
-            return set()
+            return set(), None
         listing = calls.listing()
         if listing.tip != target.hash:
-            return set()
+            header = calls.header(listing.tip)
+            return set(), None if header is None else BlockRef(header.hash, header.height)
         change = image.compare(listing.txids)
         spare = listing.sequence - image.next_sequence - len(change.gone) - len(change.added)
-        return unknown if spare == 2 * len(unknown) else set()
+        return unknown if spare == 2 * len(unknown) else set(), None
 
     def _lack(self, reference: BlockRef) -> None:
         self.counts.missing_blocks += 1
@@ -157,7 +164,9 @@ class Teller:
                 told.spare = listing.sequence - image.next_sequence - len(told.change.gone) - len(told.change.added)
                 of_blocks = {txid.hex() for _, block in off for txid in block.txids}
                 told.bodies = self._bodies(calls, [txid for txid in told.change.added if txid not in of_blocks])
+                missing = sum(txid not in told.bodies for txid in told.change.added if txid not in of_blocks)
                 yield from self._noted(told.events(image))
+                self._pass_over(told.unexplained + missing, listing.sequence)
                 self._go_on_from(image, listing)
                 return
         yield from self._noted(told.events(image))
@@ -232,6 +241,10 @@ class Teller:
             image.next_sequence = listing.sequence
             self.restarted = False
         else:
+            # What nobody saw is put first, so that the gap in the numbers shows with the next event, and not one later.
+            passed = max(listing.sequence - image.next_sequence - len(change.gone) - len(bodies), 0)
+            self._pass_over(passed, listing.sequence)
+            image.next_sequence += passed
             yield from self._noted(image.update(change, bodies))
             self._go_on_from(image, listing)
         self.counts.mempool = len(image)
@@ -258,19 +271,17 @@ class Teller:
         return bodies
 
     def _go_on_from(self, image: MempoolImage, listing: Listing) -> None:
-        first = image.next_sequence
-        passed = image.skip_to(listing.sequence)
-        if passed < 0:
+        if image.next_sequence > listing.sequence:
             self.counts.renumbered += 1
-            logger.warning("mempool sequence set back from %d to the node's %d", first, listing.sequence)
-        elif passed > 0:
-            self.counts.untold_numbers += passed
-            self._unlogged += passed
+            logger.warning("mempool sequence set back from %d to the node's %d", image.next_sequence, listing.sequence)
+        image.next_sequence = listing.sequence
+
+    def _pass_over(self, numbers: int, until: int) -> None:
+        self.counts.untold_numbers += numbers
+        self._unlogged += numbers
         if self._unlogged and monotonic() >= self._log_after:
             logger.warning(
-                "%d mempool events up to sequence %d came and left between two looks: nobody can tell what they were",
-                self._unlogged,
-                listing.sequence,
+                "%d mempool events up to sequence %d came and left between two looks: nobody can tell what they were", self._unlogged, until
             )
             self._unlogged = 0
             self._log_after = monotonic() + _LOG_EVERY
