@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -80,50 +79,6 @@ def test_a_child_that_is_killed_again_and_again_loses_and_doubles_nothing(tmp_pa
         assert (link.handed_over, link.acknowledged, link.unacknowledged) == (len(events), len(events), 0)
         assert link.restarts >= 1
         assert publisher.active_notifiers()[0].address == address
-
-
-def test_a_block_that_went_and_came_back_is_not_told_twice_where_the_acknowledgement_was_lost(tmp_path: Path) -> None:
-    """Its content alone could not say what of this the journal has: connected, disconnected, connected again."""
-    from ipc_story import Event
-    from synthetic import block
-
-    one, two = block(1, 3), block(2, 3)
-    first = [Event("connected", one), Event("tip", one)]
-    then = [Event("disconnected", one), Event("connected", two), Event("tip", two), Event("disconnected", two), Event("connected", one)]
-    then.append(Event("tip", one))
-    events = [*first, *then]
-    with SpawnedPublisher(options(), journal_path=str(tmp_path / "journal"), journal_bytes=JOURNAL) as publisher:
-        assert publisher.replay_address is not None
-        listener = Listener(publisher.active_notifiers()[0].address, publisher.replay_address)
-        try:
-            for event in first:
-                hand_over(publisher, event)
-            assert publisher.flush(PATIENCE)
-            # The child gets these, and journals them; we do not read that it did, as the IPC thread is held up until it is killed.
-            held_up, go_on = threading.Event(), threading.Event()
-
-            def hold_up() -> None:
-                held_up.set()
-                go_on.wait(PATIENCE)
-
-            for event in then:
-                hand_over(publisher, event)
-            eventually(lambda: len(listener_count(listener)["sequence"]) >= 2, "nothing came")
-            publisher._thread.post(hold_up)
-            held_up.wait(PATIENCE)
-            os.kill(int(publisher.link_stats().process_id or 0), signal.SIGKILL)
-            go_on.set()
-            assert publisher.flush(PATIENCE)
-            listener.until(messages(events), PATIENCE)
-            listener.silence(0.3)
-        finally:
-            listener.close()
-
-
-def listener_count(listener: Listener) -> dict[str, list[Any]]:
-    with contextlib.suppress(TimeoutError):
-        listener._note(listener.subscriber.recv_batch(100, timeout=0.05))
-    return listener.got
 
 
 @pytest.mark.slow

@@ -190,6 +190,43 @@ def test_bad_options_are_all_told_and_the_call_may_be_made_again() -> None:
     run(session)
 
 
+def test_a_child_that_goes_on_skips_by_number_what_its_journal_has(tmp_path: Path) -> None:
+    """Connected, disconnected, connected again: their content alone could not say what of this the journal has."""
+    one, two = bytes(block(1, 3)), bytes(block(2, 3))
+    first: list[dict[str, Any]] = [{"kind": "blockConnected", "data": one}, {"kind": "tip"}]
+    then: list[dict[str, Any]] = [
+        {"kind": "blockDisconnected", "data": one},
+        {"kind": "blockConnected", "data": two},
+        {"kind": "tip"},
+        {"kind": "transactionAdded", "data": b"malformed"},  # which the journal never has
+        {"kind": "blockDisconnected", "data": two},
+        {"kind": "blockConnected", "data": one},
+    ]
+    rest: list[dict[str, Any]] = [{"kind": "tip", "data": one}]
+
+    async def life(journaled: int | None, *calls: list[dict[str, Any]]) -> list[tuple[int, int]]:
+        """(journaled, refused) of each call; then the child is killed."""
+        async with spawned() as (_schema, init, child, _):
+            options = {f"zmqpub{topic}": ["tcp://127.0.0.1:*"] for topic in ("sequence", "rawblock")}
+            request = options_of(init, options, journal_path=str(tmp_path / "journal"), journal_bytes=2**24)
+            request.options.resume = journaled is not None
+            request.options.journaled = journaled or 0
+            made = await request.send()
+            assert made.failure.which() == "none"
+            answers = [await publish(made.notifications, *call) for call in calls]
+            assert all(answer.settled for answer in answers)
+            child.kill()
+            return [(answer.journaled, len(answer.refused)) for answer in answers]
+
+    async def session() -> None:
+        assert await life(None, first, then) == [(2, 0), (7, 1)]
+        # As if the answer to the second call had not come: the same again, and what comes after it.
+        assert await life(2, then, rest) == [(7, 1), (8, 0)]
+        assert await life(7, rest, first) == [(8, 0), (10, 0)]
+
+    run(session)
+
+
 def test_a_program_that_makes_all_large_bodies_go_through_a_file(tmp_path: Path) -> None:
     async def session() -> None:
         raw = bytes(block(3, 5, size=5000))

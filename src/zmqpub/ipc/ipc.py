@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from zmqpub.errors import ClosedError, IpcAddressError, IpcConnectError
 from zmqpub.ipc.address import is_disabled
@@ -23,6 +24,8 @@ __all__ = ["Ipc"]
 _log = logging.getLogger("zmqpub")
 
 _NODE = "bitcoin-node"
+_CHILD_PATIENCE: Final = 30.0
+"""Seconds that a child whose connection was closed is waited for; one that takes longer ends by itself."""
 _NOBODY = (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTDIR)
 
 
@@ -54,6 +57,7 @@ class Ipc:
         self._process = process if process is not None else UnixProcess()
         self._lock = threading.Lock()
         self._closed = False
+        self._waiting: list[threading.Thread] = []
 
     def spawn_process(self, exe_name: str) -> Any:
         """Start a program as a child, and return its Init; when that is closed the child ends and is waited for.
@@ -66,9 +70,20 @@ class Ipc:
             init = self._protocol.connect(sock, f"fd:{sock.fileno()}")
         except BaseException:
             sock.close()
-            self._wait(exe_name, pid)
             raise
-        self._protocol.add_cleanup(init, lambda: self._wait(exe_name, pid))
+        finally:
+            # In a thread, as the Init may end in a finalizer, while objects that it made keep the connection.
+            waiting = threading.Thread(target=self._wait, args=(exe_name, pid), name=f"zmqpub-wait-{pid}", daemon=True)
+            waiting.start()
+            with self._lock:
+                self._waiting = [one for one in self._waiting if one.is_alive()] + [waiting]
+        there = weakref.ref(init)
+
+        def wait() -> None:
+            if getattr(there(), "closed", False):
+                waiting.join(_CHILD_PATIENCE)
+
+        self._protocol.add_cleanup(init, wait)
         return init
 
     def start_spawned_process(self, argv: Sequence[str] | None = None) -> int | None:
@@ -132,6 +147,10 @@ class Ipc:
                 return
             self._closed = True
         self._protocol.close()
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.join(_CHILD_PATIENCE)
 
     def __enter__(self) -> Ipc:
         return self
