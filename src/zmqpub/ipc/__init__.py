@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zmqpub.ipc.handling import Call, current_call, inline, on_cancel
     from zmqpub.ipc.ipc import Ipc
     from zmqpub.ipc.limits import Limits
+    from zmqpub.ipc.notifications import SpawnedPublisher
     from zmqpub.ipc.repair import NodeRepair
     from zmqpub.ipc.serving import Listener, serve_connection
     from zmqpub.ipc.versions import NodeVersion
@@ -55,6 +56,7 @@ _HOMES: Final = {
     "NodeVersion": "versions",
     "Reconnect": "backoff",
     "Rpc": "client",
+    "SpawnedPublisher": "notifications",
     "connect": "client",
     "connect_async": "async_client",
     "current_call": "handling",
@@ -84,6 +86,7 @@ __all__ = [
     "NodeVersion",
     "Reconnect",
     "Rpc",
+    "SpawnedPublisher",
     "connect",
     "connect_async",
     "current_call",
