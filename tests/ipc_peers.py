@@ -2,7 +2,8 @@
 
 ``python ipc_peers.py <shape> <path>``. Like a node: the flag of interrupt() stays until a wait takes it, a thread runs one call at a time
 to its end, cancelled or not, and a call on a destroyed object is the end of the process. What it saw is asked for through Echo:
-``calls``, ``threads``, ``objects``; ``tip`` mines a block, ``slow 2`` takes two seconds, ``raise …`` fails, ``die`` ends the process.
+``calls``, ``threads``, ``objects``; ``tip`` mines a block, ``lazy`` lets interrupts come too late, ``slow 2`` takes two seconds, ``raise …``
+fails, ``die`` ends the process.
 """
 
 # mypy: disable-error-code="misc,name-defined"
@@ -80,6 +81,8 @@ class World:
         self.locks: dict[str, asyncio.Lock] = {}
         self.objects = 0
         self.waiting = 0
+        self.lazy = False
+        """An interrupt comes too late: the tip has changed before."""
         self.background: set[asyncio.Task[Any]] = set()
 
     def tip(self) -> bytes:
@@ -200,6 +203,8 @@ def build(world: World) -> Any:
                 return str(world.waiting)
             if word == "tip":
                 await world.mine()
+            elif word == "lazy":
+                world.lazy = True
             elif word == "slow":
                 await asyncio.sleep(float(rest))
             elif word == "raise":
@@ -298,6 +303,10 @@ def build(world: World) -> Any:
 
         async def interrupt(self, **_: Any) -> None:
             world.calls.append("Mining.interrupt")
+            if world.lazy:
+                await world.mine()
+                while world.waiting:
+                    await asyncio.sleep(0.01)
             await self.set_flag()
 
         async def submitBlock(self, context: Any, block: bytes, **_: Any) -> Any:

@@ -213,6 +213,16 @@ def test_a_deadline_interrupts_the_wait_and_spares_the_next(init: ipc.Init) -> N
     assert "Mining.interrupt" in calls(echo)
 
 
+def test_an_interrupt_that_comes_too_late_does_not_stick(init: ipc.Init) -> None:
+    mining, echo = init.make_mining(), init.make_echo()
+    echo.echo("lazy")
+    operation = OPERATIONS["Mining.waitTipChanged"]
+    with pytest.raises(errors.IpcTimeoutError):
+        mining._call(operation, {"currentTip": tip_hash(100)[::-1], "timeout": 60_000.0}, 0.2)
+    eventually(lambda: "Mining.interrupt" in calls(echo))
+    assert mining.wait_tip_changed(tip_hash(101), 0.05) == BlockRef(tip_hash(101), 101)
+
+
 def test_interrupt_ends_what_waits_and_nothing_later(init: ipc.Init) -> None:
     mining, other, echo = init.make_mining(), init.make_mining(), init.make_echo()
     mining.interrupt()  # nobody waits: nothing sticks

@@ -178,6 +178,33 @@ print("fine")
     assert "Fatal" not in done.stderr
 
 
+def test_a_loop_that_is_left_alone(peer: Peer) -> None:
+    """Neither stopped nor closed properly, in a thread that has ended; then garbage collection, then the interpreter's end."""
+    done = run_python(
+        """
+import asyncio, gc, sys, threading, warnings
+from zmqpub import ipc
+from zmqpub.ipc import loop as loops
+warnings.simplefilter("ignore")
+async def main():
+    init = await ipc.connect_async(sys.argv[1])
+    echo = await init.make_echo()
+    asyncio.ensure_future(echo.echo("slow 60"))
+    await asyncio.sleep(0.05)
+def run():
+    asyncio.new_event_loop().run_until_complete(main())
+for _ in range(3):
+    thread = threading.Thread(target=run)
+    thread.start(); thread.join()
+    loops._loops.clear()  # as another loop of the same identity does
+    gc.collect()
+print("fine")
+""",
+        peer.address,
+    )
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done
+
+
 def test_a_host_that_runs_capn_proto_itself(peer: Peer) -> None:
     done = run_python(
         """

@@ -124,18 +124,18 @@ def test_schemas_are_loaded_once_whoever_comes_first() -> None:
 def test_exit_waits_for_nobody_and_answers_who_waits() -> None:
     done = run_python(
         """
-import asyncio, threading, time
+import asyncio, atexit, threading, time
+waiters = []
+atexit.register(lambda: [waiter.join(10) for waiter in waiters])  # runs after the thread's own
 from zmqpub import errors
 from zmqpub.ipc.loop import LoopThread
 thread = LoopThread.shared()
-ended = []
 def wait():
     try: thread.call(asyncio.sleep, 3600)
     except errors.ClosedError as error: print(error, flush=True)
-waiters = [threading.Thread(target=wait, daemon=True) for _ in range(3)]
+waiters += [threading.Thread(target=wait, daemon=True) for _ in range(3)]
 for waiter in waiters: waiter.start()
 time.sleep(0.2)
-import atexit
 @atexit.register
 def last():  # runs before the thread's own
     print("leaving", flush=True)
@@ -144,7 +144,7 @@ def last():  # runs before the thread's own
     )
     assert done.returncode == 0, done
     assert done.stderr == ""
-    assert done.stdout.startswith("leaving\n")
+    assert done.stdout == "leaving\n" + "the call was cancelled, as the IPC thread ends\n" * 3
 
 
 def test_a_call_after_the_end_says_so() -> None:
