@@ -88,7 +88,9 @@ class IpcNode:
         self._connection.close()
 
     def stop(self) -> None:
-        """In good order."""
+        """In good order; nothing where it was killed before."""
+        if self.process.returncode is not None:
+            return
         try:
             if self.process.poll() is None:
                 self("stop")

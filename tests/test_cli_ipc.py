@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+from ipc_node import IpcNode, needs_node
 from programs import ENVIRONMENT, TOPICS, Program, everything, once
 
 pytest.importorskip("capnp")
@@ -156,6 +158,51 @@ def test_without_pycapnp_it_says_what_to_install(directory: Path, monkeypatch: p
         assert program.process.returncode == 9
         (line,) = program.errors
         assert "pip install 'zmqpub[ipc]'" in line
+
+
+@needs_node
+@pytest.mark.unsanitized
+def test_real_node(directory: Path) -> None:
+    """Bitcoin Core itself; and what happens to those who wait when it ends."""
+    node = IpcNode(directory)
+    try:
+        (told,) = once("ipc", "echo", node.socket, "hello", "--json").objects()
+        assert (told["echo"], told["version"]) == ("hello", "master")
+        (made,) = node("generatetodescriptor", 1, "raw(51)")
+        assert once("ipc", "tip", node.socket).seen == [f"{made} 1"]
+        assert once("ipc", "tip", "unix", f"-datadir={directory}", "-chain=regtest").seen == [f"{made} 1"]
+        (header,) = once("ipc", "rpc", node.socket, "getblockheader", made, "--json").objects()
+        assert header["height"] == 1
+        program = once("ipc", "rpc", node.socket, "getblock", "00" * 32)
+        assert (program.process.returncode, program.errors) == (12, ["zmqpub: error: getblock: Block not found (code -5)"])
+        assert once("ipc", "rpc", node.socket, "stop", "now").process.returncode == 12
+        assert once("ipc", "wait", node.socket, "--timeout", "0.5").process.returncode == 8
+        with (
+            Program("ipc", "wait", node.socket, "--follow", "--json") as killed,
+            Program("ipc", "wait", node.socket, "--follow") as stopped,
+        ):
+            for _ in range(100):
+                node("generatetodescriptor", 1, "raw(51)")
+                if killed.seen and stopped.seen:
+                    break
+                for program in (killed, stopped):
+                    with contextlib.suppress(AssertionError):
+                        program.line(".", timeout=0.2)
+            assert json.loads(killed.seen[0])["height"] > 1
+            node.stop()
+            assert stopped.end() == 11
+            assert killed.end() == 11
+            assert len(killed.errors) == len(stopped.errors) == 1
+        node.start()
+        with Program("ipc", "wait", node.socket) as waits:
+            with contextlib.suppress(AssertionError):
+                waits.line(".", timeout=3.0)
+            node.kill()
+            assert waits.end() == 11
+            assert len(waits.errors) == 1
+        assert once("ipc", "tip", node.socket).process.returncode == 3  # the socket stayed
+    finally:
+        node.stop()
 
 
 # As a source

@@ -123,7 +123,7 @@ def wait(
             found = mining.wait_tip_changed(known, timeout=left)
             if found is None:
                 print_error(f"{init.address}: the node shuts down")
-                return ExitCode.FAILURE
+                return ExitCode.PEER
             if found.hash == known:
                 if left is None or end is None or monotonic() < end:
                     continue
