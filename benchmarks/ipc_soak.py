@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import ipc_hostile
 import ipc_servers
 
 from zmqpub import errors, ipc
@@ -211,11 +212,36 @@ class _Relay:
         self._directory.cleanup()
 
 
+# ---- the server among peers that do not behave ----
+
+
+def _hostile(what: str, act: Callable[[str, int], None], first: int, full: int) -> Callable[[float], None]:
+    def section(scale: float) -> None:
+        with server() as (process, address):
+            path = address.removeprefix("unix:")
+
+            def now(before: Usage | None = None) -> Usage:
+                with ipc.connect(address) as init:  # it still serves
+                    assert init.make_echo().echo("x") == "x"
+                return settled(before or Usage(process.pid), process.pid)
+
+            act(path, first)
+            time.sleep(0.5)
+            before = now()
+            act(path, int(full * scale))
+            before.check(now(before), f"{int(full * scale)} {what}, the server")
+
+    return section
+
+
 SECTIONS: dict[str, Callable[[float], None]] = {
     "connections": connections,
     "asyncio": asyncio_connections,
     "killed": killed_peers,
     "calls": calls,
+    "come and go": _hostile("bare connections", ipc_hostile.come_and_go, 500, CONNECTIONS),
+    "noise": _hostile("random bytes", ipc_hostile.send_noise, 500_000, 10_000_000),
+    "killed clients": _hostile("killed clients", ipc_hostile.kill_clients, 50, KILLED),
 }
 
 
