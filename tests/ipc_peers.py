@@ -2,8 +2,8 @@
 
 ``python ipc_peers.py <shape> <path>``. Like a node: the flag of interrupt() stays until a wait takes it, a thread runs one call at a time
 to its end, cancelled or not, and a call on a destroyed object is the end of the process. What it saw is asked for through Echo:
-``calls``, ``threads``, ``objects``; ``tip`` mines a block, ``lazy`` lets interrupts come too late, ``slow 2`` takes two seconds, ``raise …``
-fails, ``die`` ends the process.
+``calls``, ``threads``, ``objects``; ``tip`` mines a block, ``lazy`` lets interrupts come too late, ``slow 2`` takes two seconds,
+``raise …`` fails, ``die`` ends the process.
 """
 
 # mypy: disable-error-code="misc,name-defined"

@@ -109,6 +109,7 @@ def test_deadline_and_the_end_of_the_peer(peer: Peer) -> None:
             peer.process.kill()
             with pytest.raises(errors.DisconnectedError):
                 await slow
+        peer.process.wait()
         with pytest.raises(errors.IpcConnectError):
             await ipc.connect_async(peer.address)
 
