@@ -332,3 +332,83 @@ def test_a_listener_is_a_context_manager(path: Path) -> None:
     with Listener(_listening(path), EchoInit(), address=f"unix:{path}") as listener:
         assert listener.address == f"unix:{path}"
         assert listener.connections == 0
+
+
+COLLECTING = """
+import asyncio, gc, socket, sys, threading, time
+from zmqpub.ipc import Limits, Listener, current_call
+
+class Echo:
+    def __init__(self):
+        self.itself = self
+
+    async def echo(self, echo):
+        if echo == "fail":
+            raise ValueError(self)
+        await asyncio.sleep(0.001 if echo == "quick" else 60)
+        return echo
+
+class Plain(Echo):
+    def echo(self, echo):
+        if echo == "fail":
+            raise ValueError(self)
+        ended = threading.Event()
+        current_call().on_cancel(ended.set)
+        ended.wait(0.001 if echo == "quick" else 60)
+        return echo
+
+class Init:
+    made = 0
+
+    def make_echo(self):
+        self.made += 1
+        return (Echo, Plain)[self.made % 2]()
+
+def collect():
+    while True:
+        gc.collect()
+
+sock = socket.socket(socket.AF_UNIX)
+sock.bind(sys.argv[1])
+sock.listen(128)
+listener = Listener(sock, Init(), address="unix:x", limits=Limits(grace=0.2))
+for _ in range(2):
+    threading.Thread(target=collect, daemon=True).start()
+print("listening", flush=True)
+sys.stdin.read()
+listener.close()
+"""
+
+
+async def all_kinds_of_ends(peer: Bare, rounds: int) -> Any:
+    for _ in range(rounds):
+        echo, context = await peer.echo()
+        other = await peer.context()
+        assert (await error_of(echo.echo(context, "fail")))[0] == "FAILED"
+        assert (await echo.echo(context, "quick")).result == "quick"
+        task = asyncio.ensure_future(_await(echo.echo(other, "long")))
+        queued = [asyncio.ensure_future(_await(echo.echo(context, "quick"))) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        task.cancel()
+        queued[3].cancel()
+        await asyncio.gather(*queued, return_exceptions=True)
+        await echo.destroy(context)
+    calls = [asyncio.ensure_future(_await(echo.echo(other, "long"))) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    for call in calls:
+        call.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return "ended amid calls"
+
+
+def test_garbage_collection_in_other_threads(path: Path) -> None:
+    server = _start(COLLECTING, path, "")
+    assert server.stdout is not None
+    assert server.stdout.readline() == "listening\n"
+    children = [start_bare(all_kinds_of_ends, path, 6) for _ in range(2)]
+    assert [result_of(child, 100) for child in children] == ["ended amid calls"] * 2
+    child = start_bare(call_once, path, "long")
+    assert child.stdout is not None
+    assert child.stdout.readline() == "calls\n"
+    _, errors = server.communicate("", timeout=60)
+    assert server.returncode == 0, errors
+    assert result_of(child)[0] == "DISCONNECTED"
