@@ -301,9 +301,13 @@ def test_a_reader_that_is_gone_ends_it_quietly(tmp_path: Path) -> None:
     with os.fdopen(writer, "wb") as stdout, Program("run", *everything(), "--wait-subscribers=1", stdout=stdout) as publisher:
         stdout.close()
         said = b""
-        while (address := re.search(rb"bound.*(tcp://\S+)\n", said)) is None:
-            said += os.read(reader, 4096)
+        while b"waiting for 1 subscriber\n" not in said:
+            more = os.read(reader, 4096)
+            assert more, said
+            said += more
         os.close(reader)
+        address = re.search(rb"^bound pub\w+ (\S+) ", said)
+        assert address
         # The next line is written when somebody comes.
         with connected_listener(address[1].decode()):
             assert publisher.end() == 128 + signal.SIGPIPE
