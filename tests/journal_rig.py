@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from listening import wait_wanted
 from synthetic import block, transaction
 
 from zmqpub import Publisher
@@ -98,13 +99,16 @@ def records(path: Path) -> list[tuple[int, int, int]]:
 
 
 def main() -> None:
-    """Publish from event N on, for ever, and say after each how many there are: argv is path, address, N and settings."""
+    """Publish from event N on, for ever, and say after each how many there are: argv is path, address, N and settings.
+
+    It begins at a line on stdin; where that says so, when somebody subscribes to each topic."""
     path, address, first, *settings = sys.argv[1:]
     options = {f"zmqpub{topic}": address for topic in ("hashblock", "hashtx", "rawblock", "rawtx", "sequence")}
     keywords: dict[str, Any] = {name: int(value) if value.isdigit() else value for name, value in (s.split("=") for s in settings)}
     with Publisher(options, journal_path=path, **{"journal_bytes": LEAST, **keywords}) as publisher:
         print("ready", publisher.epoch.hex(), held(publisher).stop, flush=True)
-        sys.stdin.readline()
+        if sys.stdin.readline() == "once wanted\n":
+            wait_wanted(publisher)
         n = int(first)
         while True:
             publish(publisher, n)

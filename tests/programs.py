@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import zmqpub
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which what has not come will not come."""
 TOPICS = ("hashblock", "hashtx", "rawblock", "rawtx", "sequence")
 ANY_PORT = "tcp://127.0.0.1:*"

@@ -32,13 +32,20 @@ class RemotePublisher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.kill()
 
+    def wait_wanted(self) -> None:
+        """Until somebody subscribes to each topic."""
+        self._do("wait", "wanted")
+
     def publish(self, transactions: int) -> None:
         """So many transactions enter the mempool: three messages each, mempool sequences counting from 1. Returns when they are sent."""
+        self._do(str(transactions), "published")
+
+    def _do(self, what: str, answer: str) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{transactions}\n")
+        self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
-        assert self.process.stdout.readline() == "published\n"
+        assert self.process.stdout.readline() == f"{answer}\n"
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -52,13 +59,18 @@ class RemotePublisher:
 
 
 _REMOTE = """
-import json, sys
+import json, sys, time
 from zmqpub import Publisher, TxIn, TxOut, build_transaction
 address = json.loads(sys.argv[1])["address"]
 number = 0
 with Publisher({f"zmqpub{topic}": address for topic in ("hashblock", "hashtx", "rawblock", "rawtx", "sequence")}) as publisher:
     print("bound", flush=True)
     for line in sys.stdin:
+        if line == "wait\\n":
+            while not all(notifier.wanted for notifier in publisher.stats().notifiers):
+                time.sleep(0.002)
+            print("wanted", flush=True)
+            continue
         for _ in range(int(line)):
             number += 1
             tx = build_transaction([TxIn(bytes(32), 0)], [TxOut(number, b"")])

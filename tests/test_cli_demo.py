@@ -74,7 +74,7 @@ def test_the_embedding_example_publishes_what_it_is_fed() -> None:
         ) as example,
         connected_listener(f"tcp://127.0.0.1:{port}", "--bodies", "--count=5") as listener,
     ):
-        time.sleep(0.5)  # until its subscriptions are there, which only the publisher could tell
+        time.sleep(2)  # until its subscriptions are there, which only the publisher could tell
         output, _ = example.communicate(bytes(made).hex() + "\n", timeout=PATIENCE)
         assert output == "5 messages sent\n"
         assert example.returncode == 0

@@ -108,7 +108,7 @@ def test_a_signal_ends_it_in_good_order(number: signal.Signals) -> None:
             listener.line('"event": "message"')
             begun = time.monotonic()
             assert publisher.end(number) == 0
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 20
             listener.line('"event": "disconnected"')
             assert listener.end(signal.SIGINT) == 0
         assert publisher.errors == []
@@ -145,7 +145,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
             publisher.process.wait(2.0)
         begun = time.monotonic()
         assert publisher.end(signal.SIGTERM) == 128 + signal.SIGTERM
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20  # it would have waited for ever
         assert publisher.errors == []
 
 
@@ -156,7 +156,7 @@ def test_a_full_journal_does_not_keep_it_from_ending() -> None:
         time.sleep(2)
         begun = time.monotonic()
         assert publisher.end(signal.SIGINT) == 0
-        assert time.monotonic() - begun < 6
+        assert time.monotonic() - begun < 20
 
 
 def test_who_takes_nothing_is_disconnected_named_and_counted() -> None:
@@ -300,10 +300,13 @@ def test_a_reader_that_is_gone_ends_it_quietly(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "wb") as stdout, Program("run", *everything(), "--wait-subscribers=1", stdout=stdout) as publisher:
         stdout.close()
-        assert os.read(reader, 6) == b"bound "
-        time.sleep(0.5)
-        address = re.search(rb"(tcp://\S+)", os.read(reader, 4096))
+        said = b""
+        while b"waiting for 1 subscriber\n" not in said:
+            more = os.read(reader, 4096)
+            assert more, said
+            said += more
         os.close(reader)
+        address = re.search(rb"^bound pub\w+ (\S+) ", said)
         assert address
         # The next line is written when somebody comes.
         with connected_listener(address[1].decode()):
@@ -345,11 +348,11 @@ def test_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_status_line_every_ten_seconds_without_a_terminal() -> None:
+    begun = time.monotonic()
     with Program("run", *everything()) as publisher:
         publisher.line("publishing a simulated")
-        begun = time.monotonic()
-        publisher.line(r"Z publishing \(height \d+\); |Z publishing; ", 15)
-        assert 8 < time.monotonic() - begun < 14
+        publisher.line(r"Z publishing \(height \d+\); |Z publishing; ", 30)
+        assert 10 <= time.monotonic() - begun < 30
         assert publisher.end(signal.SIGTERM) == 0
 
 

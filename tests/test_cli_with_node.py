@@ -86,7 +86,7 @@ def node() -> Iterator[Node]:
 
 def test_what_the_node_says_is_what_is_shown(node: Node) -> None:
     with connected_listener(node.address, "--bodies") as listener:
-        time.sleep(0.5)  # until its subscriptions are there, which only the publisher could tell
+        time.sleep(2)  # until its subscriptions are there, which only the publisher could tell
         hashes = node("generatetodescriptor", 12, "raw(51)")
         node("invalidateblock", hashes[-1])
         listener.line('"label": "D"')

@@ -31,7 +31,8 @@ def test_a_stopped_subscriber_is_evicted_and_the_others_get_everything(
     caplog.set_level(logging.WARNING, "zmqpub")
     address = "tcp://127.0.0.1:*" if scheme == "tcp" else f"ipc://{tmp_path}/s"
     total = 10 * len(BLOCKS) * PER_BLOCK
-    with Publisher(everything(address), stall_timeout=0.3) as publisher:
+    # Long enough that a healthy one, which waits for a processor, is not taken for a stopped one.
+    with Publisher(everything(address), stall_timeout=1.0) as publisher:
         healthy = [RemoteSubscriber(address_of(publisher), expect=total).__enter__() for _ in range(3)]
         try:
             with RemoteSubscriber(address_of(publisher), rcvbuf=65536) as stopped:
@@ -52,19 +53,20 @@ def test_a_stopped_subscriber_is_evicted_and_the_others_get_everything(
 
 def test_a_reader_that_is_slow_but_alive_is_evicted_before_the_others_lag(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "zmqpub")
-    total = 10 * len(BLOCKS) * PER_BLOCK
-    with Publisher(everything(), stall_timeout=30, max_lag=2) as publisher:
+    total = 4 * len(BLOCKS) * PER_BLOCK
+    # The healthy one has time enough, on a busy machine too, and the slow one would take a minute.
+    with Publisher(everything(), stall_timeout=60, max_lag=4) as publisher:
         with RemoteSubscriber(address_of(publisher), expect=total) as healthy:
             with RemoteSubscriber(address_of(publisher), per_second=500, hwm=100, rcvbuf=65536):
                 wait_for(lambda: len(publisher.stats().endpoints[0].subscribers) == 2)
                 time.sleep(0.3)
                 began = time.monotonic()
-                publish(publisher, 10)
+                publish(publisher, 4)
                 result = healthy.result()
                 took = time.monotonic() - began
         assert (result["received"], result["gaps"]) == (total, 0)
         assert publisher.stats().evictions == 1
-        assert took < 15, "at the pace of the slow one it would have taken minutes"
+        assert took < 30, "at the pace of the slow one it would have taken a minute"
         wait_for(lambda: any("the slowest" in record.message for record in caplog.records))
 
 
@@ -97,13 +99,14 @@ def test_the_caller_does_not_wait_for_a_stopped_subscriber() -> None:
     with Publisher(everything(hwm=1), slow_subscriber="wait") as publisher, RemoteSubscriber(address_of(publisher), rcvbuf=65536) as remote:
         wait_wanted(publisher)
         remote.stop()
-        slowest = 0.0
+        took = []
         for _ in range(50):
             for one in BLOCKS:
                 began = time.perf_counter()
                 publisher.block_connected(one)
-                slowest = max(slowest, time.perf_counter() - began)
-        assert slowest < 0.25, "a call took as long as if it had waited for somebody"
+                took.append(time.perf_counter() - began)
+        # Some may have waited for a processor. A publisher that waited for the subscriber would do so at each call from some call on.
+        assert sorted(took)[-len(took) // 10] < 0.25, "calls took as long as if they had waited for somebody"
         assert publisher.stats().journal.events > 0
         assert publisher.stats().journal.oldest > 0
         assert not publisher.flush(0.1)

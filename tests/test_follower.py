@@ -16,6 +16,7 @@ from zmqpub import AsyncChainFollower, AsyncSubscriber, ChainFollower, ClosedErr
 from zmqpub.chain_events import BlockConnected, BlockDisconnected, ChainEvent, ChainGap, MempoolReset, TransactionAdded
 from zmqpub.sources import events as source_events
 from zmqpub.sources.events import hand_over
+from zmqpub.testing import Relay
 
 PATIENCE = 20.0
 REPLAY = "tcp://127.0.0.1:*"
@@ -135,6 +136,41 @@ def test_two_addresses_of_one_publisher_tell_one_story(story: Story) -> None:
             with pytest.raises(TimeoutError):
                 follower.recv(0.5)
     assert len(addresses) == 2
+    assert got == expected
+
+
+def test_an_address_that_comes_late_takes_over_after_a_restart(story: Story) -> None:
+    """It was not heard before the consumer started again, and has all to repeat when the one that told until then is gone."""
+    options: dict[str, object] = {f"zmqpub{topic}": ["tcp://127.0.0.1:*", "ipc://*"] for topic in LABELS_AND_BODIES}
+    expected = wanted(story)
+    third = len(story) // 3
+    with Publisher(options | {"zmqpubreplay": REPLAY}) as publisher, Relay() as early, Relay() as late:
+        here, there = (notifier.address for notifier in publisher.active_notifiers() if notifier.type == "pubsequence")
+        early.turn_to(here)
+        late.turn_to(there)
+        late.hold_new()
+        arguments: dict[str, Any] = {
+            "topics": LABELS_AND_BODIES,
+            "replay": replay_of(publisher),
+            "publisher_addresses": {early.address: here, late.address: there},
+            "check_interval": 60.0,  # else the late address has from the replay endpoint what it would send
+        }
+        with Subscriber(late.address, early.address, **arguments) as subscriber:
+            follower = ChainFollower(subscriber)
+            publish(publisher, story[:third])
+            got = [name(event) for event in receive(follower, len(wanted(story[:third])) - 1)]
+            cursor = json.loads(json.dumps(follower.cursor()))
+        assert cursor["merge"]["behind"] == {early.address: 0, late.address: len(cursor["merge"]["keys"])}
+        with Subscriber(late.address, early.address, resume=ChainFollower.subscriber_cursor(cursor), **arguments) as subscriber:
+            follower = ChainFollower(subscriber, cursor=cursor)
+            publish(publisher, story[third : 2 * third])
+            got += [name(event) for event in receive(follower, len(wanted(story[: 2 * third])) - len(got))]
+            wait_for(lambda: subscriber.state().source(early.address).connections, what="the early connection")
+            early.hold_new()
+            early.cut()
+            late.hold_new(False)
+            publish(publisher, story[2 * third :])
+            got += [name(event) for event in receive(follower, len(expected) - len(got))]
     assert got == expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from itertools import combinations
 from random import Random
 from typing import Any
@@ -313,6 +314,56 @@ class TestSeveralAddresses:
                     events += feed(state, [there.pop(0)])
         assert events == wanted
 
+    @pytest.mark.parametrize("trial", range(60))
+    def test_whoever_is_cut_off_and_wherever_the_reader_starts_again_nothing_is_unknown(self, trial: int) -> None:
+        """Each address repeats all that it has, so connections that break and readers that die leave nothing open."""
+        random = Random(trial)
+        story, addresses = STORIES[trial % len(STORIES)], [f"tcp://127.0.0.1:{port}" for port in range(1, random.randint(2, 3) + 1)]
+        streams = [published(story, (Topic.SEQUENCE,), address) for address in addresses]
+        wanted = feed(make_state((Topic.SEQUENCE,)), streams[0])
+        state = make_state((Topic.SEQUENCE,), sources=len(addresses))
+        events: list[ChainEvent] = []
+        while any(streams):
+            which = random.randrange(len(addresses))
+            step = random.choice((1, 2, 5, 40, 200))
+            events += feed(state, streams[which][:step])
+            del streams[which][:step]
+            if random.random() < 0.2:
+                events += feed(state, map(Disconnected, random.sample(addresses, random.randint(1, len(addresses)))))
+            if random.random() < 0.2:
+                state = restored(state, (Topic.SEQUENCE,), placed=addresses, sources=len(addresses))
+        assert events == wanted
+
+    def test_who_lags_unheard_when_the_reader_dies_has_all_to_repeat(self) -> None:
+        story = STORIES[3]
+        here, there = (published(story, (Topic.SEQUENCE,), address) for address in (HERE, THERE))
+        middle = len(here) // 2
+        events = feed(state := make_state((Topic.SEQUENCE,), sources=2), here[:middle])
+        state = restored(state, (Topic.SEQUENCE,), placed=(HERE, THERE), sources=2)
+        events += feed(state, [Disconnected(HERE), *there, *here[middle:]])
+        assert events == feed(make_state((Topic.SEQUENCE,)), here)
+
+    def test_who_lags_unheard_does_not_cover_what_another_loses(self) -> None:
+        here = published(STORIES[3], (Topic.SEQUENCE,), HERE)
+        feed(state := make_state((Topic.SEQUENCE,), sources=2), here[:20])
+        state = restored(state, (Topic.SEQUENCE,), placed=(HERE, THERE), sources=2)
+        events = feed(state, [lost(Topic.SEQUENCE), *here[25:]])
+        assert isinstance(events[0], ChainGap)
+        assert events[1:] == feed(make_state((Topic.SEQUENCE,)), here[25:])
+
+    @pytest.mark.parametrize("again", [False, True], ids=["alive", "from a cursor"])
+    def test_who_is_ahead_is_in_step_once_another_tells_what_it_said_last(self, again: bool) -> None:
+        story = STORIES[2]
+        here, there = (published(story, (Topic.SEQUENCE,), address) for address in (HERE, THERE))
+        state = make_state((Topic.SEQUENCE,), sources=2)
+        events = feed(state, [here[0], there[0], lost(Topic.SEQUENCE, THERE)])
+        middle = next(place for place in range(len(here) // 2, len(here)) if here[place].mempool_sequence is not None) + 1  # type: ignore[union-attr]
+        events += feed(state, there[5:middle])
+        if again:
+            state = restored(state, (Topic.SEQUENCE,), sources=2)
+        events += feed(state, [*here[1:middle], Disconnected(HERE), *there[middle:]])
+        assert events == feed(make_state((Topic.SEQUENCE,)), here)
+
     def test_who_is_left_goes_on(self) -> None:
         story = STORIES[2]
         here, there = (published(story, (Topic.SEQUENCE,), address) for address in (HERE, THERE))
@@ -333,9 +384,9 @@ class TestSeveralAddresses:
         assert events[-10:] == feed(make_state((Topic.SEQUENCE,)), here)[-10:]
 
 
-def restored(state: ChainState, topics: tuple[Topic, ...], **options: int) -> ChainState:
+def restored(state: ChainState, topics: tuple[Topic, ...], placed: Collection[str] = (), **options: int) -> ChainState:
     """A new state from a cursor that went through JSON."""
-    cursor = json.loads(json.dumps(pack_cursor(state, {"subscriber": 1})))
+    cursor = json.loads(json.dumps(pack_cursor(state, {"subscriber": 1}, placed=placed)))
     fresh = make_state(topics, **options)
     unpack_cursor(cursor, fresh)
     assert json.loads(json.dumps(pack_cursor(fresh, {"subscriber": 1}))) == cursor
@@ -389,6 +440,8 @@ class TestCursor:
             ({"pending": [["exploded", "aa" * 32]]}, "pending"),
             ({"pending": [["connected"]]}, "pending"),
             ({"held": [1]}, "held"),
+            ({"merge": {"keys": [["A", "aa" * 32]], "behind": {}, "unique": False}}, "merge"),
+            ({"merge": {"keys": [], "behind": {}, "unique": False, "ahead": {HERE: ["A"]}}}, "merge"),
         ],
     )
     def test_damage_is_named(self, change: dict[str, object], where: str) -> None:
@@ -396,7 +449,7 @@ class TestCursor:
         feed(state, published(STORIES[0]))
         cursor: dict[str, Any] = {**pack_cursor(state, None), **change}
         with pytest.raises(CursorError) as caught:
-            unpack_cursor(cursor, make_state())
+            unpack_cursor(cursor, make_state(sources=2))
         assert caught.value.where == where
 
     def test_missing_parts_are_named(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +52,7 @@ def test_a_replay_of_what_a_killed_publisher_sent(path: Path) -> None:
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdout.readline()
-            time.sleep(0.3)  # for the subscription
-            process.stdin.write("\n")
+            process.stdin.write("once wanted\n")
             process.stdin.flush()
             live = receive(sub, 2000)
         finally:

@@ -359,7 +359,7 @@ def test_an_interrupt_ends_a_flush_and_a_close() -> None:
                     call()
                     print("not interrupted")
                 except KeyboardInterrupt:
-                    print(f"interrupted {time.monotonic() - began < 2}")
+                    print(f"interrupted {time.monotonic() - began < 20}")
     """)
     assert (result.stdout.splitlines(), result.returncode) == (["interrupted True"] * 2, 0), result.stderr
 

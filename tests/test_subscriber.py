@@ -289,10 +289,10 @@ def test_a_cursor_goes_on_by_the_counter() -> None:
         for raw in blocks[2:4]:
             publisher.updated_block_tip(raw)
         take(subscriber, 2)
+        subscriber.close()
+        wait_for(lambda: not any(notifier.wanted for notifier in publisher.stats().notifiers))
         with Subscriber(address, topics=["hashblock"], resume=cursor) as resumed:
-            wait_for(lambda: len(publisher.stats().endpoints[0].subscribers) == 2)
-            wait_for(lambda: resumed.state().status == "live")
-            time.sleep(0.2)  # the subscription follows the connection
+            wait_wanted(publisher, 1)
             publisher.updated_block_tip(blocks[4])
             items = [resumed.recv(PATIENCE) for _ in range(4)]
     assert items[1] == CounterGap(address, Topic.HASHBLOCK, 2, 4)

@@ -118,7 +118,7 @@ def test_an_endpoint_that_stays_away_holds_the_stream_up_once() -> None:
                 publisher.gap("hashtx")
                 publisher.publish("hashtx", TRANSACTIONS[2 * number % 50].txid)
             items = take(subscriber, 40)
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 20  # each for itself would have taken 40
     assert len(kinds(items, CounterGap)) == 40
     assert sum(event.messages for event in kinds(items, Lost)) == 40
 

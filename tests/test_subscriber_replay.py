@@ -486,15 +486,20 @@ def test_publisher_and_subscriber_are_killed_again_and_again(seed: int, journal_
         publisher.process.send_signal(signal.SIGSTOP)
         time.sleep(0.3)
         publisher.process.send_signal(signal.SIGCONT)
+        before = len(written_by(output))
+        wait_for(lambda: len(written_by(output)) > before and sum(len(line[0]) for line in written_by(output)) > 300, PATIENCE)
     finally:
-        time.sleep(1)
         publisher.kill()
         subscriber.kill()
-    written: list[Any] = [json.loads(line) for line in Path(output).read_text().splitlines() if line.endswith("]")]
+    written = written_by(output)
     found = [(str(topic), int(number)) for line in written for topic, number in line[0]]
     assert [lost for line in written for lost in line[2]] == []
-    assert len(found) > 300
     begin = next(number for topic, number in found if topic == "sequence")
     first = len(TOPICS) - 1 - next(place for place, (topic, _) in enumerate(found) if topic == "sequence")
     told = [(topic, number if topic == "sequence" else number % len(TRANSACTIONS)) for topic, number in expected(begin, begin + len(found))]
     assert found == told[first:][: len(found)]
+
+
+def written_by(output: str) -> list[Any]:
+    """The whole lines of a subscriber's process."""
+    return [json.loads(line) for line in Path(output).read_text().splitlines(keepends=True) if line.endswith("]\n")]

@@ -90,7 +90,10 @@ class _Follower:
         return self._pause_end is not None and time.monotonic() >= self._pause_end
 
     def _pack(self, subscriber: dict[str, Any]) -> dict[str, Any]:
-        return pack_cursor(self._state, subscriber, unfinished=self._questions is not None)
+        # An address that lags so far that it was not heard yet has to repeat all that the others told.
+        topic = self._state.block_topic.value
+        placed = [address for address, source in subscriber["sources"].items() if source["next"].get(topic) is not None]
+        return pack_cursor(self._state, subscriber, placed=placed, unfinished=self._questions is not None)
 
 
 class ChainFollower(_Follower):

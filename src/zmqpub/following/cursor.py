@@ -8,21 +8,22 @@ heard                who told so far: ``sequence``, ``rawblock``
 flags                what holds: ``catching_up``, ``uncertain``, ``owes_blocks``, ``owes_mempool``
 mempool              ``floor``: the number of the last snapshot; ``last``: by address the last mempool sequence
 pending              events not handed out yet: [kind, hash, …]; ``held``: those that wait for a body, with who would send it
-merge                for several addresses: what some of them still have to repeat
+merge                for several addresses: ``keys`` that some of them still have to repeat, and how many of them each has to
+                     (``behind``); ``silent``: those that are not waited for; ``ahead``: of those out of step, what they said last
 subscriber           the subscriber's own cursor
 ===================  ==========================================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NoReturn, TypeAlias
 
 from zmqpub.chain_events import BlockConnected, BlockDisconnected, ChainEvent, ChainGap, MempoolReset, TransactionAdded, TransactionRemoved
 from zmqpub.errors import CursorError
 from zmqpub.following.blocks import BlockTeller
 from zmqpub.following.line import RECENT_BLOCKS, ChainLine, Link
-from zmqpub.following.merge import Merge
+from zmqpub.following.merge import SavedMerge
 from zmqpub.following.state import ChainState, StoryKey
 
 __all__ = ["JSONValue", "pack_cursor", "subscriber_part", "unpack_cursor"]
@@ -33,9 +34,12 @@ _VERSION: Final = 1
 _FLAGS: Final = ("catching_up", "uncertain", "owes_blocks", "owes_mempool")
 
 
-def pack_cursor(state: ChainState, subscriber: JSONValue, *, unfinished: bool = False) -> dict[str, JSONValue]:
+def pack_cursor(
+    state: ChainState, subscriber: JSONValue, *, placed: Collection[str] = (), unfinished: bool = False
+) -> dict[str, JSONValue]:
     """The position of ``state`` and the subscriber's, together.
 
+    ``placed``: the addresses whose part of the story the subscriber will go on with where it is now, heard or not.
     ``unfinished``: whether what the last item asks of the node was not answered yet; it is asked anew then.
     """
     events, held = state.queue.save()
@@ -57,7 +61,7 @@ def pack_cursor(state: ChainState, subscriber: JSONValue, *, unfinished: bool = 
     if held:
         cursor["held"] = {block_hash.hex(): teller for block_hash, teller in held.items()}
     if state.merge is not None:
-        cursor["merge"] = _pack_merge(state.merge)
+        cursor["merge"] = _pack_merge(state.merge.save(placed))
     return cursor
 
 
@@ -89,7 +93,7 @@ def unpack_cursor(cursor: Mapping[str, Any], state: ChainState) -> None:
     state.queue.restore(_take(cursor, "pending", lambda value: [_unpack_event(row) for row in value], []), held)
     merge = state.merge
     if merge is not None and "merge" in cursor:
-        _take(cursor, "merge", lambda value: merge.restore(*_unpack_merge(value)))
+        _take(cursor, "merge", lambda value: merge.restore(_unpack_merge(value)))
 
 
 # The chain
@@ -158,18 +162,37 @@ def _unpack_event(row: Any) -> ChainEvent:
 # Several addresses
 
 
-def _pack_merge(merge: Merge[StoryKey]) -> JSONValue:
-    keys, behind, has_unique = merge.save()
-    return {
-        "keys": [[label, name.hex(), number] for label, name, number in keys],
-        "behind": dict[str, JSONValue](behind),
-        "unique": has_unique,
+def _pack_merge(saved: SavedMerge[StoryKey]) -> JSONValue:
+    merge: dict[str, JSONValue] = {
+        "keys": [_pack_key(key) for key in saved.keys],
+        "behind": dict[str, JSONValue](saved.behind),
+        "unique": saved.has_unique,
     }
+    if saved.silent:
+        merge["silent"] = list[JSONValue](saved.silent)
+    if saved.ahead:
+        merge["ahead"] = {source: _pack_key(key) for source, key in saved.ahead.items()}
+    return merge
 
 
-def _unpack_merge(value: Any) -> tuple[list[StoryKey], dict[str, int | None], bool]:
-    keys = [(str(label), _hash(name), _number(number)) for label, name, number in value["keys"]]
-    return keys, {str(name): _number(count) for name, count in value["behind"].items()}, bool(value["unique"])
+def _unpack_merge(value: Any) -> SavedMerge[StoryKey]:
+    return SavedMerge(
+        [_unpack_key(row) for row in value["keys"]],
+        {str(name): _number(count) for name, count in value["behind"].items()},
+        bool(value["unique"]),
+        [str(name) for name in value.get("silent", [])],
+        {str(name): _unpack_key(row) for name, row in value.get("ahead", {}).items()},
+    )
+
+
+def _pack_key(key: StoryKey) -> JSONValue:
+    label, name, number = key
+    return [label, name.hex(), number]
+
+
+def _unpack_key(row: Any) -> StoryKey:
+    label, name, number = row
+    return str(label), _hash(name), _number(number)
 
 
 # Checks

@@ -7,17 +7,18 @@ stands at its place repeats it. That needs no clock and no trust in one of them,
 out, however far one lags behind the other.
 
 An address that was not heard before, or of which something was lost, is out of step: it is not listened to until it says
-what stands in the log. Only when no other address is in step does it lead, after its hearer has mended what was lost
-(`Verdict.LEADS`).
+what stands in the log, or what it said last is told by another. Only when no other address is in step does it lead, after
+its hearer has mended what was lost (`Verdict.LEADS`).
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-__all__ = ["Merge", "Verdict"]
+__all__ = ["Merge", "SavedMerge", "Verdict"]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -35,16 +36,35 @@ class Verdict(enum.Enum):
     """From now on its teller leads the story, which has a hole before this part: mend it first."""
 
 
+@dataclass
+class SavedMerge(Generic[Key]):
+    """What of a Merge outlives its process."""
+
+    keys: list[Key]
+    """What those that lag behind have not said yet."""
+    behind: dict[str, int | None]
+    """For each address how many of those keys it still has to say; None where it is out of step."""
+    has_unique: bool
+    """Whether there were unique ones."""
+    silent: list[str] = field(default_factory=list)
+    """Those that the story does not wait for until they speak."""
+    ahead: dict[str, Key] = field(default_factory=dict)
+    """Of those out of step, what they said last, if nobody told it yet."""
+
+
 class Merge(Generic[Key]):
     """The log of one story. ``limit``: how many keys an address may lag behind before it is out of step."""
 
     def __init__(self, limit: int = _LIMIT) -> None:
         self._limit = limit
         self._base = 0
+        self._beginning: int | None = 0
+        """Where the story begins, which who was never heard may have from there on; None where that is in a former process."""
         self._log: list[Key] = []
         self._last_place: dict[Key, int] = {}
         self._places: dict[str, int | None] = {}
         self._silent: set[str] = set()
+        self._ahead: dict[str, Key] = {}
         self._has_unique = False
 
     def take(self, source: str, key: Key, *, unique: bool) -> Verdict:
@@ -54,19 +74,22 @@ class Merge(Generic[Key]):
         """
         self._silent.discard(source)
         end = self._base + len(self._log)
-        place = self._places.get(source)
+        place = self._places.get(source, self._beginning)
         if place == end:
             self._append(source, key, unique)
             return Verdict.NEW
         if place is not None and place >= self._base and self._log[place - self._base] == key:
             self._places[source] = place + 1
             return Verdict.SEEN
-        known = self._last_place.get(key) if unique or not self._has_unique else None
+        telling = unique or not self._has_unique
+        known = self._last_place.get(key) if telling else None
         if known is not None and (place is None or known >= place):
-            self._places[source] = known + 1
+            self._put_in_step(source, known + 1)
             return Verdict.SEEN
-        self._places[source] = None
+        self._put_out_of_step(source)
         if self._is_led():
+            if telling:
+                self._ahead[source] = key
             return Verdict.SEEN
         first_word = end == 0
         self._append(source, key, unique)
@@ -77,7 +100,7 @@ class Merge(Generic[Key]):
 
         If not, it goes on with ``source``, after its hearer has mended what was lost.
         """
-        self._places[source] = None
+        self._put_out_of_step(source)
         if self._is_led():
             return True
         self._places[source] = self._base + len(self._log)
@@ -90,12 +113,23 @@ class Merge(Generic[Key]):
     def _is_led(self) -> bool:
         return any(place is not None and source not in self._silent for source, place in self._places.items())
 
+    def _put_in_step(self, source: str, place: int) -> None:
+        self._places[source] = place
+        self._ahead.pop(source, None)
+
+    def _put_out_of_step(self, source: str) -> None:
+        self._places[source] = None
+        self._ahead.pop(source, None)
+
     def _append(self, source: str, key: Key, unique: bool) -> None:
         self._has_unique = self._has_unique or unique
         self._log.append(key)
         end = self._base + len(self._log)
         self._last_place[key] = end - 1
-        self._places[source] = end
+        self._put_in_step(source, end)
+        if self._ahead:
+            for other in [other for other, said in self._ahead.items() if said == key]:
+                self._put_in_step(other, end)
         if len(self._log) >= 2 * self._limit:
             self._trim(end - self._limit)
 
@@ -108,19 +142,26 @@ class Merge(Generic[Key]):
 
     # A part of a saved cursor
 
-    def save(self) -> tuple[list[Key], dict[str, int | None], bool]:
-        """What those that lag behind have not said yet, and for each address how many of those keys it still has to say;
-        and whether there were unique ones."""
+    def save(self, placed: Collection[str] = ()) -> SavedMerge[Key]:
+        """``placed``: those that will begin, or go on, where they were when the others began, though they may not have been heard
+        yet: they still have to say everything."""
         end = self._base + len(self._log)
+        unheard = [source for source in placed if source not in self._places]
         behind = {source: None if place is None else end - place for source, place in self._places.items()}
+        behind.update(dict.fromkeys(unheard, len(self._log)))
         most = max((count for count in behind.values() if count is not None), default=0)
         most = min(most, len(self._log))
-        return self._log[len(self._log) - most :], behind, self._has_unique
+        silent = sorted(self._silent.union(unheard))
+        return SavedMerge(self._log[len(self._log) - most :], behind, self._has_unique, silent, dict(self._ahead))
 
-    def restore(self, keys: Iterable[Key], behind: dict[str, int | None], has_unique: bool) -> None:
+    def restore(self, saved: SavedMerge[Key]) -> None:
         """What `save` returned."""
-        self._has_unique = has_unique
+        self._has_unique = saved.has_unique
         self._base = 0
-        self._log = list(keys)
+        self._beginning = None if saved.behind else 0
+        self._log = list(saved.keys)
         self._last_place = {key: place for place, key in enumerate(self._log)}
-        self._places = {source: None if count is None else max(0, len(self._log) - count) for source, count in behind.items()}
+        end = len(self._log)
+        self._places = {source: None if count is None else max(0, end - count) for source, count in saved.behind.items()}
+        self._silent = set(saved.silent)
+        self._ahead = dict(saved.ahead)

@@ -101,6 +101,13 @@ class ChainState:
         """The chain as it was told last."""
         return self.blocks.line
 
+    @property
+    def block_topic(self) -> Topic:
+        """Who tells of blocks, and with several addresses of all that they repeat."""
+        if self.labels_heard:
+            return Topic.SEQUENCE
+        return Topic.RAWBLOCK if self.blocks.bodies_heard else Topic.HASHBLOCK
+
     # In
 
     def take(self, item: object) -> Work[None] | None:
@@ -388,18 +395,11 @@ class ChainState:
 
     def _missing(self, source: str, topic: Topic, reason: str) -> Work[None] | None:
         """Messages of ``topic`` will not come: which part of the story do they leave open?"""
-        blocks = topic in (self._block_topic, Topic.SEQUENCE)
+        blocks = topic in (self.block_topic, Topic.SEQUENCE)
         mempool = topic is self._mempool_topic
         if (blocks or mempool) and not self._covered(source):
             self._owe(blocks=blocks, mempool=mempool)
         return self._mend(reason) if self._may_mend else None
-
-    @property
-    def _block_topic(self) -> Topic:
-        """Who tells of blocks."""
-        if self.labels_heard:
-            return Topic.SEQUENCE
-        return Topic.RAWBLOCK if self.blocks.bodies_heard else Topic.HASHBLOCK
 
     @property
     def _mempool_topic(self) -> Topic:
