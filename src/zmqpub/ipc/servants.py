@@ -12,7 +12,7 @@ from zmqpub.ipc.errors_out import DISCONNECTED, FAILED, OVERLOADED, UNIMPLEMENTE
 from zmqpub.ipc.handling import ASYNC, INLINE, Call
 
 if TYPE_CHECKING:
-    from zmqpub.ipc.serving import Connection
+    from zmqpub.ipc.incoming import Connection
 
 __all__ = ["EchoServant", "InitServant", "Method", "RpcServant", "Servant", "ThreadMapServant", "ThreadServant", "serves", "too_large"]
 
