@@ -44,8 +44,11 @@ def batch_request(calls: Sequence[Request]) -> tuple[str, list[tuple[Any, str]]]
     """The text, and the id and method of each call in it."""
     envelopes = []
     for call in calls:
-        method, *params = (call,) if isinstance(call, str) else call
-        named = params.pop() if params and isinstance(params[-1], Mapping) else {}
+        parts: list[Any] = [call] if isinstance(call, str) else list(call)
+        method, *params = parts
+        named: Mapping[str, Any] = {}
+        if params and isinstance(params[-1], Mapping):
+            named = params.pop()
         envelopes.append(_envelope(method, params, named))
     return json.dumps(envelopes, allow_nan=False), [(envelope["id"], envelope["method"]) for envelope in envelopes]
 
