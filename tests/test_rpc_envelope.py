@@ -1,4 +1,4 @@
-"""JSON-RPC's envelopes, as Bitcoin Core's executeRpc answers them (tests/test_rpc_with_node.py compares with a real one)."""
+"""JSON-RPC's envelopes, as Bitcoin Core's executeRpc answers them (tests/test_node_beside_a_node.py compares with a real one)."""
 
 from __future__ import annotations
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from zmqpub.node import NodeView, node_commands
+from zmqpub.node.mempool_json import Cost
 from zmqpub.publisher import ActiveNotifier, Publisher
-from zmqpub.rpc import NodeView, RpcTable, node_commands
-from zmqpub.rpc.mempool_json import Cost
+from zmqpub.rpc import RpcTable
 from zmqpub.sources.blocks import BlockFiles
 from zmqpub.sources.events import Event, Source
 from zmqpub.sources.live import LiveSimulated

@@ -1,4 +1,4 @@
-"""The node's commands over a simulated chain, and their errors (tests/test_rpc_with_node.py compares with a real node)."""
+"""The node's commands over a simulated chain, and their errors (tests/test_node_beside_a_node.py compares with a real node)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from zmqpub import Block, Transaction
+from zmqpub.node import NodeView, node_commands
+from zmqpub.node.block_json import amount, difficulty
+from zmqpub.node.mempool_json import Cost
 from zmqpub.publisher import ActiveNotifier
-from zmqpub.rpc import NodeView, RpcTable, node_commands
-from zmqpub.rpc.block_json import amount, difficulty
-from zmqpub.rpc.mempool_json import Cost
+from zmqpub.rpc import RpcTable
 from zmqpub.sources.events import BlockConnected
 from zmqpub.sources.regtest.consensus import genesis
 from zmqpub.testing import RegtestChain

@@ -10,11 +10,11 @@ from typing import Any
 import zmqpub
 from zmqpub._fast import Block
 from zmqpub.errors import RpcError
+from zmqpub.node.block_json import amount, block_json, difficulty, header_json
+from zmqpub.node.mempool_json import Cost, mempool_json
+from zmqpub.node.view import NodeView, Place
 from zmqpub.publisher import ActiveNotifier
-from zmqpub.rpc.block_json import amount, block_json, difficulty, header_json
 from zmqpub.rpc.codes import RpcCode
-from zmqpub.rpc.mempool_json import Cost, mempool_json
-from zmqpub.rpc.node_view import NodeView, Place
 from zmqpub.rpc.parameters import Kind, Parameter, as_int
 from zmqpub.rpc.table import Command
 from zmqpub.sources.block_networks import target_of_bits

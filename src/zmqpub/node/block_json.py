@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from zmqpub._fast import Block
+from zmqpub.node.view import Place
 from zmqpub.rpc.json_text import Number
-from zmqpub.rpc.node_view import Place
 from zmqpub.sources.block_networks import target_of_bits
 from zmqpub.sources.regtest.coins import stripped_size
 

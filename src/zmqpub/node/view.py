@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from zmqpub._fast import Block, Transaction
 from zmqpub.errors import SourceError
-from zmqpub.rpc.headers import UNKNOWN, HeaderRow, Headers
+from zmqpub.node.headers import UNKNOWN, HeaderRow, Headers
 from zmqpub.sources.events import BlockConnected, BlockDisconnected, Event, TransactionAdded, TransactionRemoved, UpdatedBlockTip
 
 __all__ = ["NodeView", "Place", "Waiting"]

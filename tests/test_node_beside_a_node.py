@@ -20,9 +20,10 @@ from test_simulated_with_node import pytestmark as needs_node
 
 from zmqpub import Block, Transaction, build_block, build_transaction, merkle_root, mine
 from zmqpub.interfaces import BlockCheckOptions
+from zmqpub.node import NodeView, node_commands
+from zmqpub.node.mempool_json import Cost
 from zmqpub.primitives import TxIn, TxOut
-from zmqpub.rpc import NodeView, RpcTable, node_commands
-from zmqpub.rpc.mempool_json import Cost
+from zmqpub.rpc import RpcTable
 from zmqpub.sources.events import BlockConnected, Event, TransactionAdded, UpdatedBlockTip
 from zmqpub.sources.regtest.chain import RegtestChain
 from zmqpub.sources.regtest.consensus import genesis, subsidy

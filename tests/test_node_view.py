@@ -8,8 +8,8 @@ import pytest
 
 from zmqpub import Block
 from zmqpub.errors import DamagedRecordError
-from zmqpub.rpc.headers import UNKNOWN, Headers
-from zmqpub.rpc.node_view import NodeView
+from zmqpub.node.headers import UNKNOWN, Headers
+from zmqpub.node.view import NodeView
 from zmqpub.sources.block_networks import work_of_bits
 from zmqpub.sources.blocks import BlockFiles
 from zmqpub.sources.events import BlockConnected, BlockDisconnected, Event, UpdatedBlockTip

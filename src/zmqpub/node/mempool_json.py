@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from zmqpub.rpc.block_json import amount
-from zmqpub.rpc.node_view import Waiting
+from zmqpub.node.block_json import amount
+from zmqpub.node.view import Waiting
 from zmqpub.sources.regtest.coins import stripped_size
 
 __all__ = ["Cost", "mempool_json"]
