@@ -10,59 +10,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+from figure import NOT_MEASURED, Figure, percent, ratio, us
+from figures_ipc import between_processes
 from results import Results, Row, describe_machine, read
 
 README = Path(__file__).parent / "README.md"
 FRONT = Path(__file__).parents[1] / "README.md"
-NOT_MEASURED = "not measured"
-
-
-class Figure(NamedTuple):
-    what: str
-    target: str
-    measured: str
-    ok: bool | None
-    """None: no target, or nothing measured."""
-
-    @property
-    def verdict(self) -> str:
-        return {True: "ok", False: "**missed**", None: "-"}[self.ok]
-
-
-def ratio(
-    results: Results,
-    what: str,
-    target: str,
-    question: str,
-    case: str,
-    contenders: tuple[str, str],
-    ok: Callable[[float], bool],
-    note: str = "",
-) -> Figure:
-    """Seconds of the first contender over seconds of the second, for each block; the worst one decides."""
-    best, median = [], []
-    for block in [row["block"] for row in results.all(question, case, contenders[0])]:
-        one, other = (results.one(question, case, contender, block=block) for contender in contenders)
-        if one and other:
-            best.append(one["best"] / other["best"])
-            median.append(one["median_of_turns"] / other["median_of_turns"])
-    if not best:
-        return Figure(what, target, NOT_MEASURED, None)
-    return Figure(what, target, f"{listed(best)} x (median {listed(median)} x){note}", all(map(ok, best)))
-
-
-def listed(values: list[float]) -> str:
-    """As many digits as say something."""
-    return ", ".join(f"{value:.2f}" if value < 10 else f"{value:.0f}" for value in values)
-
-
-def percent(share: float) -> str:
-    """Never rounded up to 100."""
-    return "100 %" if share == 1.0 else f"{int(share * 1000) / 10:.1f} %"
 
 
 def shares(rows: list[Row]) -> str:
@@ -147,10 +103,6 @@ def caller(results: Results) -> Iterator[Figure]:
         cost = [row["p50"] * 1e3 / (row["bytes"] / 1e6) for row in rows]
         yield Figure("The call block_connected(bytes), 4 subscribers", "at most 0.1 ms a MB",
                      ", ".join(f"{value:.3f}" for value in cost) + " ms a MB", max(cost) <= 0.1)  # fmt: skip
-
-
-def us(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f} µs" if seconds < 1e-4 else f"{seconds * 1e6:.0f} µs"
 
 
 def latency(results: Results) -> Iterator[Figure]:
@@ -290,6 +242,7 @@ def figures(results: Results) -> list[Figure]:
         journal_file,
         receiving,
         replaying,
+        between_processes,
     )
     return [figure for part in parts for figure in part(results)]
 
