@@ -34,8 +34,9 @@ types: $(VENV)/.built $(VENV)/.lint $(VENV)/.test
 # A build of its own, installed beside the other: nothing of it can end up in a wheel. Python's own allocator is set aside,
 # so that AddressSanitizer knows the bounds of each object. No leak detection: CPython itself leaves memory behind at exit.
 # Left out are tests whose compiled part others have, and clients that cannot run under a preloaded AddressSanitizer.
-PURE := addresses block_files blocks_of_node blocks_source chain_view cli* conf_file config follower* foreign_clients mending new_subscribers pace \
-    regtest* replay_config replay_protocol settings simulated* soak subscriber_async subscriber_places subscriber_rpc testing_kit* wire
+PURE := addresses bitcoin_node* block_files blocks_of_node blocks_source chain_view cli* conf_file config follower* foreign_clients ipc* mending \
+    new_subscribers node* pace regtest* replay_config replay_protocol rpc* settings simulated* soak subscriber_async subscriber_places \
+    subscriber_rpc testing_kit* wire
 
 sanitize: $(SANITIZED)/.built
 	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so):$$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
