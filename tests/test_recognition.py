@@ -134,3 +134,27 @@ def test_subscribers_hear_nothing_of_a_repetition_and_counters_stand_still(path:
         assert publisher.flush(10)
         heard = [(topic, int.from_bytes(counter, "little")) for topic, _body, counter in receive_all(sub)]
     assert heard == [(b"hashtx", 4), (b"rawtx", 4), (b"sequence", 2)]
+
+
+def test_the_engine_tells_how_many_events_the_file_ever_held(path: Path) -> None:
+    with publisher_on(path) as publisher:
+        assert (publisher.engine.journaled, publisher.engine.recognizing) == (0, False)
+        hand_over(publisher, "C1 T1 A1")
+        assert publisher.engine.journaled == 3
+    with publisher_on(path) as publisher:
+        assert (publisher.engine.journaled, publisher.engine.recognizing) == (3, True)
+        hand_over(publisher, "T1 A1")  # repetitions are in it already
+        assert (publisher.engine.journaled, publisher.engine.recognizing) == (3, True)
+        hand_over(publisher, "A2")
+        assert (publisher.engine.journaled, publisher.engine.recognizing) == (4, False)
+
+
+def test_who_knows_better_can_stop_the_recognition(path: Path) -> None:
+    with publisher_on(path) as publisher:
+        hand_over(publisher, "C1 D1")
+    with publisher_on(path) as publisher:
+        publisher.engine.stop_recognizing()
+        assert not publisher.engine.recognizing
+        hand_over(publisher, "D1 C1")
+        assert publisher.engine.journaled == 4
+        assert publisher.stats().journal.recognized == 0
