@@ -173,7 +173,7 @@ def test_rpc(init: ipc.Init) -> None:
     assert caught.value.code == -32601
     first, second, third = rpc.batch(["getblockcount", ("unknown", 1), ("any", 1, {"x": 2})])
     assert (first, second.code, third) == (100, -32601, [{"x": 2, "args": [1]}, ""])
-    with pytest.raises(errors.IpcProtocolError, match=r"Rpc.executeRpc: the answer is no JSON"):
+    with pytest.raises(errors.IpcProtocolError, match=r"Rpc.garbage: the answer is no JSON"):
         rpc.execute("garbage")
 
 

@@ -16,10 +16,11 @@
     ├── CursorError (ValueError)       a saved position that belongs to another publisher or chain
     ├── RepairError                    a node, asked for what was missed, that does not have it or does not answer
     ├── RpcError                       a JSON-RPC error object: code, message, method
-    ├── IpcError                       a call over IPC that failed: address, interface, method, cause
+    ├── IpcError                       a call of another process that failed, over IPC or HTTP: address, interface, method, cause
     │   ├── IpcAddressError (ValueError)          an address that makes no sense, or whose path is too long
     │   ├── IpcConnectError (ConnectionError)     nobody there, a stale socket, or one that is not ours
-    │   ├── IpcProtocolError           a peer that does not speak Cap'n Proto, or answers what cannot be
+    │   │   └── RpcAccessError         a node's HTTP server that does not let us in
+    │   ├── IpcProtocolError           a peer that does not speak Cap'n Proto (or HTTP), or answers what cannot be
     │   ├── DisconnectedError (ConnectionError)   the peer went away, or the connection was closed
     │   ├── RemoteError                the peer raised an exception: type, message
     │   ├── UnimplementedError         the peer lacks the method; since which version others have it
@@ -59,6 +60,7 @@ __all__ = [
     "RefusedTransactionError",
     "RemoteError",
     "RepairError",
+    "RpcAccessError",
     "RpcError",
     "SourceError",
     "SubscriberClosed",
@@ -254,8 +256,8 @@ class RpcError(ZmqPubError):
 class IpcError(ZmqPubError):
     """Something that went wrong between two processes.
 
-    ``address`` is the peer's (``unix:/path``, or ``fd:5`` for a socket that was inherited), ``interface`` and ``method`` what was
-    called (None where it was not about a call), ``cause`` a sentence.
+    ``address`` is the peer's (``unix:/path``, ``fd:5`` for a socket that was inherited, ``http://host:port`` for JSON-RPC over HTTP),
+    ``interface`` and ``method`` what was called (None where it was not about a call), ``cause`` a sentence.
     """
 
     def __init__(self, address: str, interface: str | None, method: str | None, cause: str) -> None:
@@ -278,8 +280,22 @@ class IpcConnectError(IpcError, ConnectionError):
     """Nobody listens there, or who listens is not to be trusted. ``errno`` is the operating system's, where it has a part in it."""
 
 
+class RpcAccessError(IpcConnectError):
+    """A node's HTTP server that does not let us in: ``cause`` says which credentials were tried, and never what they are.
+
+    ``status`` is HTTP's (401: they are wrong; 403: they are not enough), 0 where they could not be read.
+    """
+
+    def __init__(self, address: str, interface: str | None, method: str | None, cause: str, status: int = 0) -> None:
+        self.status = status
+        super().__init__(address, interface, method, cause)
+
+    def __reduce__(self) -> tuple[type[RpcAccessError], tuple[object, ...]]:
+        return type(self), (self.address, self.interface, self.method, self.cause, self.status)
+
+
 class IpcProtocolError(IpcError):
-    """The peer does not speak Cap'n Proto, is no Init of Bitcoin Core's, or answered what cannot be."""
+    """The peer does not speak Cap'n Proto (or, at an http address, HTTP), is no Init of Bitcoin Core's, or answered what cannot be."""
 
 
 class DisconnectedError(IpcError, ConnectionError):
@@ -299,16 +315,26 @@ class RemoteError(IpcError):
 
 
 class UnimplementedError(IpcError):
-    """The peer lacks this method; ``since`` is the version of Bitcoin Core that has it, where that is known."""
+    """The peer lacks this method; ``since`` is the version of Bitcoin Core that has it, ``instead`` another way, where these are known."""
 
-    def __init__(self, address: str, interface: str | None, method: str | None, since: str | None = None, peer: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        interface: str | None,
+        method: str | None,
+        since: str | None = None,
+        peer: str | None = None,
+        instead: str | None = None,
+    ) -> None:
         self.since = since
         self.peer = peer
+        self.instead = instead
         who = f"the peer ({peer})" if peer else "the peer"
-        super().__init__(address, interface, method, f"{who} lacks it" + (f"; Bitcoin Core has it since {since}" if since else ""))
+        known = [f"Bitcoin Core has it since {since}"] if since else []
+        super().__init__(address, interface, method, "; ".join([f"{who} lacks it", *known, *([instead] if instead else [])]))
 
     def __reduce__(self) -> tuple[type[UnimplementedError], tuple[object, ...]]:
-        return type(self), (self.address, self.interface, self.method, self.since, self.peer)
+        return type(self), (self.address, self.interface, self.method, self.since, self.peer, self.instead)
 
 
 class OverloadedError(IpcError):

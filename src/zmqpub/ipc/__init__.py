@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from zmqpub.ipc.ipc import Ipc
     from zmqpub.ipc.limits import Limits
     from zmqpub.ipc.notifications import SpawnedPublisher
-    from zmqpub.ipc.repair import NodeRepair
     from zmqpub.ipc.serving import Listener, serve_connection
     from zmqpub.ipc.versions import NodeVersion
+    from zmqpub.rpc.repair import NodeRepair
 
 _HOMES: Final = {
     "AsyncBlockTemplate": "async_client",
@@ -52,7 +52,7 @@ _HOMES: Final = {
     "Limits": "limits",
     "Listener": "serving",
     "Mining": "client",
-    "NodeRepair": "repair",
+    "NodeRepair": ".rpc.repair",
     "NodeVersion": "versions",
     "Reconnect": "backoff",
     "Rpc": "client",
@@ -64,7 +64,7 @@ _HOMES: Final = {
     "on_cancel": "handling",
     "serve_connection": "serving",
 }
-"""Where each public name is defined."""
+"""Where each public name is defined, seen from this package."""
 
 __all__ = [
     "AsyncBlockTemplate",
@@ -100,7 +100,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
     globals()[name] = value
     return value
 

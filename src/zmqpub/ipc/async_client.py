@@ -11,11 +11,11 @@ import math
 import os
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from zmqpub.errors import IpcProtocolError, IpcTimeoutError, UnimplementedError
 from zmqpub.interfaces import MAX_MONEY, BlockCheckOptions, BlockCreateOptions, BlockRef, CheckResult, CoinbaseTx
-from zmqpub.ipc import codec, json_calls
+from zmqpub.ipc import codec
 from zmqpub.ipc.backoff import Reconnect
 from zmqpub.ipc.client_calls import AsyncCall
 from zmqpub.ipc.codec import OPERATIONS, Operation
@@ -24,6 +24,11 @@ from zmqpub.ipc.loop import KjLoop, kj_loop_here
 from zmqpub.ipc.session import DEADLINE, MAX_CALLS, MAX_MESSAGE_BYTES, Handle, Session, checked_deadline, opener, reconnect_settings
 from zmqpub.ipc.versions import NodeVersion
 from zmqpub.ipc.wire import Facts
+from zmqpub.rpc import calls as json_calls
+
+if TYPE_CHECKING:
+    from zmqpub.rpc.http_client import HttpRpc
+    from zmqpub.rpc.http_transport import HttpTransport
 
 __all__ = ["AsyncBlockTemplate", "AsyncEcho", "AsyncInit", "AsyncMining", "AsyncRpc", "connect_async"]
 
@@ -40,26 +45,35 @@ def connect_async(
     allow_other_owner: bool = False,
     reconnect: bool | Reconnect = False,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
+    http: HttpRpc | str | None = None,
 ) -> AsyncConnecting:
     """As `zmqpub.ipc.connect`: ``async with connect_async(…) as init`` or ``init = await connect_async(…)``.
 
     Cap'n Proto is started in the running loop where that does not run it already, and ends with the last connection; a loop
-    that ends without close() is no harm.
+    that ends without close() is no harm. What goes over HTTP (``http``) goes through the loop's executor.
     """
     limit = checked_deadline(deadline, max_message_bytes)
     canonical, connector = opener(address, data_dir, allow_other_owner)
-    return AsyncConnecting(canonical, connector, limit, reconnect_settings(reconnect), max_message_bytes)
+    over_http = None
+    if http is not None:
+        from zmqpub.ipc.http_rpc import http_for
+
+        over_http = http_for(http, canonical, data_dir, limit)
+    return AsyncConnecting(canonical, connector, limit, reconnect_settings(reconnect), max_message_bytes, over_http)
 
 
 class AsyncConnecting:
     """What connect_async() returns: to be awaited, or entered with ``async with``."""
 
-    def __init__(self, address: str, connector: Opener, deadline: float, reconnect: Reconnect | None, size: int) -> None:
+    def __init__(
+        self, address: str, connector: Opener, deadline: float, reconnect: Reconnect | None, size: int, http: HttpTransport | None
+    ) -> None:
         self._facts = Facts(address)
         self._connector = connector
         self._deadline = deadline
         self._reconnect = reconnect
         self._size = size
+        self._http = http
         self._init: AsyncInit | None = None
 
     def __await__(self) -> Generator[Any, None, AsyncInit]:
@@ -81,7 +95,9 @@ class AsyncConnecting:
         except BaseException:
             await entry.__aexit__(None, None, None)
             raise
-        return AsyncInit(_LoopSession(kj, number, self._facts, self._deadline, entry), 0)
+        session = _LoopSession(kj, number, self._facts, self._deadline, entry)
+        session.use_http(self._http)
+        return AsyncInit(session, 0)
 
 
 async def _open(kj: KjLoop, facts: Facts, connector: Any, deadline: float, reconnect: Reconnect | None, size: int) -> int:
@@ -188,8 +204,16 @@ class AsyncInit(_AsyncObject):
         return AsyncMining(self._session, await self._make("Init.makeMining", timeout))
 
     async def make_rpc(self, *, timeout: float | None = None) -> AsyncRpc:
-        """Raises UnimplementedError where the peer has none, as v31: there is HTTP for it."""
-        return AsyncRpc(self._session, await self._make("Init.makeRpc", timeout))
+        """Over HTTP where the peer has none, as v31, and connect_async() was given ``http``; without, that raises UnimplementedError."""
+        session = self._session
+        if session.http is None:
+            return AsyncRpc(session, await self._make("Init.makeRpc", timeout))
+        from zmqpub.ipc.async_http_rpc import AsyncRpcOrHttp, AsyncRpcOverHttp
+
+        try:
+            return AsyncRpcOrHttp(session, await self._make("Init.makeRpc", timeout), session.http.another())
+        except UnimplementedError:
+            return AsyncRpcOverHttp(session, session.http.another())
 
     async def _make(self, name: str, timeout: float | None) -> int:
         number = await self._call(OPERATIONS[name], {}, self._session.limit(timeout))

@@ -12,11 +12,11 @@ import os
 import socket
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from zmqpub.errors import IpcProtocolError, IpcTimeoutError, UnimplementedError
 from zmqpub.interfaces import MAX_MONEY, BlockCheckOptions, BlockCreateOptions, BlockRef, CheckResult, CoinbaseTx
-from zmqpub.ipc import codec, json_calls
+from zmqpub.ipc import codec
 from zmqpub.ipc.backoff import Reconnect
 from zmqpub.ipc.client_calls import Call, SyncCall
 from zmqpub.ipc.codec import OPERATIONS, Operation
@@ -25,6 +25,10 @@ from zmqpub.ipc.loop import KjLoop, LoopThread
 from zmqpub.ipc.session import DEADLINE, MAX_CALLS, MAX_MESSAGE_BYTES, Handle, Session, checked_deadline, opener, reconnect_settings
 from zmqpub.ipc.versions import NodeVersion
 from zmqpub.ipc.wire import Facts
+from zmqpub.rpc import calls as json_calls
+
+if TYPE_CHECKING:
+    from zmqpub.rpc.http_client import HttpRpc
 
 __all__ = ["BlockTemplate", "Echo", "Init", "Mining", "Rpc", "connect", "connect_over"]
 
@@ -41,6 +45,7 @@ def connect(
     allow_other_owner: bool = False,
     reconnect: bool | Reconnect = False,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
+    http: HttpRpc | str | None = None,
 ) -> Init:
     """Connect to a node, or whatever serves Init, and see what version it is.
 
@@ -50,6 +55,9 @@ def connect(
     allow_other_owner  connect to a socket that belongs to another user than this one and root
     reconnect          connect again when the connection is lost: see `Reconnect`
     max_message_bytes  of an answer; a larger one ends the connection. A node sends at most 64 MiB.
+    http               the node's JSON-RPC over HTTP, for what its IPC does not have: `make_rpc` of v30 and v31, and larger answers.
+                       A `zmqpub.rpc.HttpRpc`, or a URL on this machine, ``http://127.0.0.1:8332``; then with the cookie in
+                       ``data_dir``, or beside the socket
 
     Raises IpcAddressError, IpcConnectError (``errno`` ENOENT or ECONNREFUSED when nobody is there), IpcTimeoutError when the peer
     says nothing, IpcProtocolError when it is no Init, DisconnectedError when it hangs up.
@@ -57,8 +65,15 @@ def connect(
     limit = checked_deadline(deadline, max_message_bytes)
     canonical, connector = opener(address, data_dir, allow_other_owner)
     settings = reconnect_settings(reconnect)
+    over_http = None
+    if http is not None:
+        from zmqpub.ipc.http_rpc import http_for
+
+        over_http = http_for(http, canonical, data_dir, limit)
     sock = None if settings is not None and settings.first else connector(limit)
-    return _opened(canonical, sock, connector, limit, settings, max_message_bytes)
+    init = _opened(canonical, sock, connector, limit, settings, max_message_bytes)
+    init._session.use_http(over_http)
+    return init
 
 
 def connect_over(
@@ -182,8 +197,16 @@ class Init(_Object):
         return Mining(self._session, self._make("Init.makeMining", timeout))
 
     def make_rpc(self, *, timeout: float | None = None) -> Rpc:
-        """Raises UnimplementedError where the peer has none, as v31: there is HTTP for it."""
-        return Rpc(self._session, self._make("Init.makeRpc", timeout))
+        """Over HTTP where the peer has none, as v31, and connect() was given ``http``; without, that raises UnimplementedError."""
+        session = self._session
+        if session.http is None:
+            return Rpc(session, self._make("Init.makeRpc", timeout))
+        from zmqpub.ipc.http_rpc import RpcOrHttp, RpcOverHttp
+
+        try:
+            return RpcOrHttp(session, self._make("Init.makeRpc", timeout), session.http.another())
+        except UnimplementedError:
+            return RpcOverHttp(session, session.http.another())
 
     def _make(self, name: str, timeout: float | None) -> int:
         number = self._call(OPERATIONS[name], {}, self._session.limit(timeout))

@@ -18,7 +18,7 @@ from zmqpub.ipc.client_calls import AsyncCall, Call
 from zmqpub.ipc.codec import OPERATIONS, Operation
 from zmqpub.ipc.failures import text_of
 from zmqpub.ipc.loop import KjLoop
-from zmqpub.ipc.versions import SINCE, NodeVersion
+from zmqpub.ipc.versions import INSTEAD, SINCE, NodeVersion
 from zmqpub.ipc.waits import Waits
 from zmqpub.ipc.wire import Facts, Wire
 
@@ -379,7 +379,7 @@ def _for_version(call: Call, wire: Wire, facts: Facts) -> tuple[Operation, dict[
     version = wire.version
     since = SINCE.get(name, "")
     if version is NodeVersion.V30 and since not in ("", "v30"):  # what has that number there may be something else
-        raise UnimplementedError(facts.address, operation.interface, operation.method, since, str(version))
+        raise UnimplementedError(facts.address, operation.interface, operation.method, since, str(version), INSTEAD.get(name))
     context = _has_context(operation)
     if version is NodeVersion.V30:
         if name == "Init.makeMining":

@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 from zmqpub.errors import DisconnectedError, IpcError, IpcProtocolError, OverloadedError, RemoteError, UnimplementedError
-from zmqpub.ipc.versions import SINCE
+from zmqpub.ipc.versions import INSTEAD, SINCE
 
 __all__ = ["failure", "text_of"]
 
@@ -31,7 +31,8 @@ def failure(kind: str, text: str, address: str, interface: str | None, method: s
     if kind == "DISCONNECTED":
         return DisconnectedError(address, interface, method, "the peer went away, or the connection was closed")
     if kind == "UNIMPLEMENTED":
-        return UnimplementedError(address, interface, method, SINCE.get(f"{interface}.{method}"), None if peer is None else str(peer))
+        name = f"{interface}.{method}"
+        return UnimplementedError(address, interface, method, SINCE.get(name), None if peer is None else str(peer), INSTEAD.get(name))
     if kind == "OVERLOADED":
         return OverloadedError(address, interface, method, _first_line(text) or "the peer has too much to do")
     if kind == "FAILED" and remote:

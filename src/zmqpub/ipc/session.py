@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from zmqpub.errors import ConfigError, ConfigProblem, DestroyedError, DisconnectedError
 from zmqpub.ipc.backoff import Reconnect
@@ -14,6 +14,9 @@ from zmqpub.ipc.connection import Opener
 from zmqpub.ipc.loop import KjLoop
 from zmqpub.ipc.process import UnixProcess
 from zmqpub.ipc.wire import Facts
+
+if TYPE_CHECKING:
+    from zmqpub.rpc.http_transport import HttpTransport
 
 __all__ = ["DEADLINE", "MAX_CALLS", "MAX_MESSAGE_BYTES", "Handle", "Session", "checked_deadline", "opener", "reconnect_settings"]
 
@@ -34,6 +37,13 @@ class Session:
         self.deadline = deadline
         self.closed = False
         self.cleanups: list[Callable[[], None]] = []
+        self.http: HttpTransport | None = None
+        """For what the peer's IPC does not have."""
+
+    def use_http(self, http: HttpTransport | None) -> None:
+        self.http = http
+        if http is not None:
+            self.cleanups.append(http.close)
 
     def clean_up(self) -> None:
         while self.cleanups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-__all__ = ["SINCE", "NodeVersion"]
+__all__ = ["INSTEAD", "SINCE", "NodeVersion"]
 
 
 class NodeVersion(enum.IntEnum):
@@ -31,3 +31,6 @@ SINCE: Final = {
     "Init.makeEcho": "v30",
 }
 """What a peer may lack, and since when Bitcoin Core has it. The rest is as old as IPC."""
+
+INSTEAD: Final = {"Init.makeRpc": "its JSON-RPC can be had over HTTP: give connect() the node's URL as http="}
+"""How else a client of ours gets what a peer may lack."""

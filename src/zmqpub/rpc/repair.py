@@ -1,28 +1,26 @@
-"""What a subscriber asks a node for, over the node's IPC: an implementation of `zmqpub.repair.Repair`."""
+"""What a subscriber asks a node for, over JSON-RPC: an implementation of `zmqpub.repair.Repair`."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from zmqpub._fast import Block, Transaction
 from zmqpub.errors import DecodeError, IpcError, RepairError, RpcError
-from zmqpub.ipc.client import Rpc
 from zmqpub.repair import HeaderInfo, MempoolSnapshot
+from zmqpub.rpc.calls import Executes
+from zmqpub.rpc.codes import RpcCode
 
 __all__ = ["NodeRepair"]
 
-_NOT_FOUND: Final = -5
-"""RPC_INVALID_ADDRESS_OR_KEY: no such block, no such transaction in the mempool."""
-
 
 class NodeRepair:
-    """A `zmqpub.repair.Repair` over ``init.make_rpc()``. Hashes are 32 bytes in display order.
+    """A `zmqpub.repair.Repair` over an `HttpRpc`, or over ``init.make_rpc()`` of IPC. Hashes are 32 bytes in display order.
 
-    Every method raises RepairError when the node does not answer or does not know; with ``connect(reconnect=True)`` the next
-    question reaches a node that was restarted meanwhile.
+    Every method raises RepairError when the node does not answer or does not know. Over HTTP, and over IPC with
+    ``connect(reconnect=True)``, the next question reaches a node that was restarted meanwhile.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: Executes) -> None:
         self._rpc = rpc
 
     def get_best_block_hash(self) -> bytes:
@@ -53,7 +51,7 @@ class NodeRepair:
         try:
             return Transaction(bytes.fromhex(self._rpc.execute("getrawtransaction", txid.hex())))
         except RpcError as error:
-            if error.code == _NOT_FOUND:
+            if error.code == RpcCode.INVALID_ADDRESS_OR_KEY:
                 return None
             raise RepairError(str(error)) from None
         except (IpcError, DecodeError, ValueError, TypeError) as error:
