@@ -49,9 +49,12 @@ def is_gone(pid: int) -> bool:
 
 
 def kill_child(publisher: SpawnedPublisher) -> int:
-    pid = int(eventually(lambda: publisher.link_stats().process_id, "no child came"))
-    os.kill(pid, signal.SIGKILL)
-    return pid
+    while True:
+        pid = int(eventually(lambda: publisher.link_stats().process_id, "no child came"))
+        with contextlib.suppress(ProcessLookupError):  # the one that was killed before, whose end is not known yet
+            os.kill(pid, signal.SIGKILL)
+            return pid
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
