@@ -285,7 +285,7 @@ def collect():
         gc.collect(0); gc.collect()
 collectors = [threading.Thread(target=collect) for _ in range(2)]
 for thread in collectors: thread.start()
-for turn in range(15):
+for turn in range(6):
     init = ipc.connect(address)
     echo, mining = init.make_echo(), init.make_mining()
     for _ in range(5):
