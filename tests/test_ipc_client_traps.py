@@ -275,6 +275,7 @@ print("fine")
     )
 
 
+@pytest.mark.slow
 def test_cycles_collected_in_other_threads(tmp_path: Path) -> None:
     survives(
         tmp_path,

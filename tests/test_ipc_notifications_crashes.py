@@ -57,6 +57,7 @@ def kill_child(publisher: SpawnedPublisher) -> int:
         time.sleep(0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_child_that_is_killed_again_and_again_loses_and_doubles_nothing(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)

@@ -209,6 +209,7 @@ async def until_killed(peer: Bare) -> Any:
         await echo.echo(context, "x" * 10_000)
 
 
+@pytest.mark.slow
 def test_killed_clients(path: Path) -> None:
     with serving(path, EchoInit()) as listener:
         before = descriptors(), threads()

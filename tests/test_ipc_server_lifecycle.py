@@ -135,6 +135,7 @@ async def late_call(peer: Bare) -> Any:
     return [await error_of(echo.echo(other, "late")), await first]
 
 
+@pytest.mark.slow
 def test_no_new_calls_while_the_server_ends(path: Path) -> None:
     init = Slow(4)
     with serving(path, init, grace=30):
@@ -400,6 +401,7 @@ async def all_kinds_of_ends(peer: Bare, rounds: int) -> Any:
     return "ended amid calls"
 
 
+@pytest.mark.slow
 def test_garbage_collection_in_other_threads(path: Path) -> None:
     server = _start(COLLECTING, path, "")
     assert server.stdout is not None

@@ -306,6 +306,7 @@ async def does_not_read(peer: Bare, size: int) -> Any:
     return "slept"
 
 
+@pytest.mark.slow
 def test_a_peer_that_does_not_read_fills_no_memory(path: Path) -> None:
     with serving(path, EchoInit()) as listener:
         bare(large_echo, path, 1_000_000, 2)
