@@ -69,7 +69,8 @@ def expected_in_wheel() -> set[str]:
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     python = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
     interface = {"zmqpub/py.typed", "zmqpub/_fast.pyi", "zmqpub/_build.pyi", "zmqpub/_fast.pxd", "zmqpub/_opaque.pxd"}
-    return python | interface | {f"zmqpub/_fast{suffix}", f"zmqpub/_build{suffix}"}
+    schemas = {"zmqpub/ipc/zmqpub.capnp", "zmqpub/ipc/zmqpub_v30.capnp"}
+    return python | interface | schemas | {f"zmqpub/_fast{suffix}", f"zmqpub/_build{suffix}"}
 
 
 def test_wheel_holds_what_it_needs_and_no_more(wheel: Path) -> None:
@@ -114,7 +115,7 @@ def test_sdist_builds_tests_and_documents_itself(dist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", ".ci/run"):
         assert name in names
-    for folder, pattern in (("src", "*.py*"), ("src", "*.px[di]"), ("src", "*.[ch]"), ("tests", "*.py"), ("tests", "*.jsonl")):
+    for folder, pattern in (("src", "*.py*"), ("src", "*.px[di]"), ("src", "*.[ch]"), ("src", "*.capnp"), ("tests", "*.py"), ("tests", "*.jsonl")):
         for path in (ROOT / folder).rglob(pattern):
             if path.suffix not in {".pyc", ".pyd"} and path.name not in {"_fast.c", "_build.c"}:
                 assert path.relative_to(ROOT).as_posix() in names
