@@ -59,6 +59,7 @@ class IpcNode:
             *(f"-zmqpub{topic}{option}" for topic in TOPICS for option in (f"=unix:{directory}/zmq", "hwm=0")),
             *options,
         ]
+        self.url = f"http://127.0.0.1:{self._port}"
         self._authorization = ""
         self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         self.start()

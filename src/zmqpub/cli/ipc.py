@@ -142,11 +142,13 @@ def wait(
 @click.argument("method")
 @click.argument("params", nargs=-1, type=click.UNPROCESSED)
 @click.option("--wallet", metavar="NAME", help="Ask this wallet.")
+@click.option("--http", metavar="URL", help="The node's HTTP server, for one whose IPC has no JSON-RPC (v30, v31).")
 def rpc(
     address: str,
     method: str,
     params: tuple[str, ...],
     wallet: str | None,
+    http: str | None,
     as_json: bool,
     deadline: float,
     datadir: str | None,
@@ -154,9 +156,10 @@ def rpc(
 ) -> int:
     """Call METHOD of the node's JSON-RPC and print its result: text as it is, all else as JSON.
 
-    PARAMS are JSON; what is no JSON is taken as text, as hashes are. With --json text is printed as JSON, too.
+    PARAMS are JSON; what is no JSON is taken as text, as hashes are. With --json text is printed as JSON, too. With --http
+    what IPC does not have goes over HTTP, with the node's cookie, or with user and password of the URL.
     """
-    with connect(address, datadir, chain, deadline=deadline) as init:
+    with connect(address, datadir, chain, deadline=deadline, http=http) as init:
         result = init.make_rpc().execute(method, *map(_parameter, params), wallet=wallet)
     if isinstance(result, str) and not as_json:
         _print(result)

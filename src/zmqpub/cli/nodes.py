@@ -42,11 +42,15 @@ def connect(address: str, datadir: str | None, chain: str | None, **settings: An
     return ipc.connect(address, data_dir=chain_dir(datadir, chain), **settings)
 
 
-def node_source(address: str, datadir: str | None, chain: str | None, **settings: Any) -> BitcoinNode:
+def node_source(address: str, datadir: str | None, chain: str | None, http: str | None = None, **settings: Any) -> BitcoinNode:
     """A source; errors as of connect(), but only when it is iterated, except those of address and options."""
     from zmqpub import ipc
     from zmqpub.ipc.address import canonical, parse_address
 
     directory = chain_dir(datadir, chain)
     path = canonical(parse_address(address, directory))
-    return BitcoinNode(lambda: ipc.connect(path), **settings, name=f"the node at {path}")
+    if http is not None:
+        from zmqpub.ipc.http_rpc import http_for
+
+        http_for(http, path, directory, 1.0)  # ConfigError for a URL that makes no sense
+    return BitcoinNode(lambda: ipc.connect(path, data_dir=directory, http=http), **settings, name=f"the node at {path}")

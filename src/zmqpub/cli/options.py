@@ -43,7 +43,7 @@ _SETTINGS = (
 )
 _ONLY_SIMULATED = ("seed", "block_interval", "blocks", "reorg_rate")
 _ONLY_BLOCKS = ("network", "start", "stop", "on_damage", "verify")
-_ONLY_NODE = ("after", "poll", "datadir")
+_ONLY_NODE = ("after", "poll", "datadir", "http")
 _PACE = ("rate", "speed", "flat_out")
 
 
@@ -139,6 +139,7 @@ def source_options(command: _Command) -> _Command:
         _option("--on-damage", "skip|fail", "blocks: pass over a damaged record, or end there [skip]."),
         click.option("--verify", is_flag=True, help="blocks: check every merkle root, too; slower."),
         _core_option("datadir", "DIR", "bitcoin-node: its data directory, where -chain has its socket [as Bitcoin Core has it]."),
+        _option("--http", "URL", "bitcoin-node: its HTTP server, for a node whose IPC has no JSON-RPC (v30, v31)."),
         _option("--after", "HASH", "bitcoin-node: begin after this block [with what is new]."),
         _option("--poll", "SECONDS", "bitcoin-node: between two looks at its mempool [0.05].", type=float),
         _option("--wait-subscribers", "N", "Begin when so many subscribers are connected [0].", type=int, default=0),
@@ -295,7 +296,7 @@ def _source(given: Mapping[str, Any], on_progress: OnProgress) -> Simulated | Bl
     if problems:
         raise ConfigError(*problems)
     if kind == NODE_SOURCE:
-        keywords = {name: given[name] for name in ("after", "poll") if given[name] is not None}
+        keywords = {name: given[name] for name in ("http", "after", "poll") if given[name] is not None}
         return node_source(place or "unix", given["datadir"], given["chain"], **keywords)
     keywords = {name: given[name] for name in own[kind] if given[name] is not None}
     if kind == "blocks":

@@ -110,21 +110,11 @@ class Connection:
             if undelivered is not None:
                 raise UndeliveredError(undelivered.errno, undelivered.strerror) from None
             raise
-        announced = response.length
-        if announced is not None and announced > most:
-            raise TooLargeError(f"{announced:,} bytes, and at most {most:,} are taken")
-        pieces = []
-        size = 0
-        while piece := response.read(_PIECE):
-            pieces.append(piece)
-            size += len(piece)
-            if size > most:
-                raise TooLargeError(f"more than {most:,} bytes")
-        if response.length:
-            raise http.client.IncompleteRead(b"", response.length)
+        with response:  # it keeps the socket open, whatever becomes of the rest
+            body = _body(response, most)
         self._whole = undelivered is None
         self._used = monotonic()
-        return Answer(response.status, response.reason, b"".join(pieces))
+        return Answer(response.status, response.reason, body)
 
     def abort(self) -> None:
         """End whatever another thread is in, with an error."""
@@ -134,3 +124,19 @@ class Connection:
     def close(self) -> None:
         self._http.close()
         self._socket.close()
+
+
+def _body(response: http.client.HTTPResponse, most: int) -> bytes:
+    announced = response.length
+    if announced is not None and announced > most:
+        raise TooLargeError(f"{announced:,} bytes, and at most {most:,} are taken")
+    pieces = []
+    size = 0
+    while piece := response.read(_PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            raise TooLargeError(f"more than {most:,} bytes")
+    if response.length:  # http.client does not tell
+        raise http.client.IncompleteRead(b"", response.length)
+    return b"".join(pieces)
