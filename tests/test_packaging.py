@@ -115,7 +115,14 @@ def test_sdist_builds_tests_and_documents_itself(dist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", ".ci/run"):
         assert name in names
-    for folder, pattern in (("src", "*.py*"), ("src", "*.px[di]"), ("src", "*.[ch]"), ("src", "*.capnp"), ("tests", "*.py"), ("tests", "*.jsonl")):
+    for folder, pattern in (
+        ("src", "*.py*"),
+        ("src", "*.px[di]"),
+        ("src", "*.[ch]"),
+        ("src", "*.capnp"),
+        ("tests", "*.py"),
+        ("tests", "*.jsonl"),
+    ):
         for path in (ROOT / folder).rglob(pattern):
             if path.suffix not in {".pyc", ".pyd"} and path.name not in {"_fast.c", "_build.c"}:
                 assert path.relative_to(ROOT).as_posix() in names
