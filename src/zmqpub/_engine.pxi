@@ -52,14 +52,16 @@ cdef class Engine:
 
     ``on_full``: 0 waits for room, 1 drops the oldest event. ``retain``: keep what was sent, within journal_bytes, for replay;
     in a file where ``journal_path`` names one. ``journal_sync``: seconds, 0 for never, -1 for each event. ``go_on``: let counters
-    and epoch of the file go on where that can be. Raises JournalError for a file that can't be used.
+    and epoch of the file go on where that can be. ``own_context``: nobody else has sockets in it but inproc subscribers. Raises
+    JournalError for a file that can't be used.
     """
 
     def __cinit__(self, Context context not None, size_t journal_bytes, int on_full, *, bint retain=False, str journal_path=None,
-                  double journal_sync=0.0, bint go_on=True):
+                  double journal_sync=0.0, bint go_on=True, bint own_context=False):
         cdef bytes epoch = os.urandom(16)
         self.generation = zp_fork_generation()
         self.context = context
+        self.own_context = own_context
         self.journal = <zp_journal *>calloc(1, SIZEOF_JOURNAL)
         self.log = <zp_log *>calloc(1, SIZEOF_LOG)
         if self.journal == NULL or self.log == NULL or zp_journal_init(
@@ -302,6 +304,7 @@ cdef class Endpoint:
         self.address = address
         settings.hwm = hwm
         settings.ipv6 = ipv6
+        settings.refuse_old = engine.own_context and endpoint.startswith("ipc://")  # see listener.c
         settings.slow_subscriber = slow_subscriber
         settings.stall_ns = _nanoseconds(stall_timeout)
         settings.max_lag_ns = _nanoseconds(max_lag)

@@ -41,6 +41,7 @@ cdef class Engine:
     cdef readonly object context  # the zmq.Context that the sockets belong to
     cdef readonly str journal_path  # None: the journal is in memory
     cdef bint syncs             # each event, before the call returns
+    cdef bint own_context       # nobody else has sockets in it but inproc subscribers
     cdef int generation         # zp_fork_generation() of the process it lives in
 
     # 0, or an exception (ClosedError, ForkedError, MemoryError). They wait, releasing the GIL, where the journal is full

@@ -85,6 +85,7 @@ class Engine:
         journal_path: str | None = None,
         journal_sync: float = 0.0,
         go_on: bool = True,
+        own_context: bool = False,
     ) -> Engine: ...
     @property
     def context(self) -> zmq.Context[Any]: ...

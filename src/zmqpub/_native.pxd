@@ -290,6 +290,7 @@ cdef extern from "endpoint.h" nogil:
         int keepalive_idle
         int keepalive_interval
         bint ipv6
+        bint refuse_old
         uint64_t stall_ns
         uint64_t max_lag_ns
 

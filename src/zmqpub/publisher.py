@@ -126,7 +126,7 @@ class Publisher:
         self._own_context = context is None
         self._context: zmq.Context[Any] = zmq.Context(self.settings.io_threads) if context is None else context
         try:
-            self.engine = _make_engine(self._context, self.settings, retain=config.replay is not None)
+            self.engine = _make_engine(self._context, self.settings, own_context=self._own_context, retain=config.replay is not None)
             if config.replay is not None:
                 _refuse_live_socket(config.replay)
                 self._replay = Replay(config.replay, self.engine, self.settings)
@@ -407,7 +407,7 @@ class Publisher:
             self._context.destroy(linger=0)
 
 
-def _make_engine(context: zmq.Context[Any], settings: Settings, *, retain: bool) -> Engine:
+def _make_engine(context: zmq.Context[Any], settings: Settings, *, own_context: bool, retain: bool) -> Engine:
     """The journal, in its file where there is one; what was found there is logged."""
     sync = {"none": 0.0, "event": -1.0}.get(str(settings.journal_sync))
     engine = Engine(
@@ -418,6 +418,7 @@ def _make_engine(context: zmq.Context[Any], settings: Settings, *, retain: bool)
         journal_path=settings.journal_path,
         journal_sync=float(settings.journal_sync) if sync is None else sync,
         go_on=settings.journal_restart == "continue",
+        own_context=own_context,
     )
     if settings.journal_path is not None:
         _report_recovery(settings.journal_path, *engine.recovery())

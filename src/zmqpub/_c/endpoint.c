@@ -23,6 +23,7 @@ static int configure(zp_endpoint *ep) {
               zp_set_int(socket, ZMQ_XPUB_VERBOSER, 1) | zp_set_int(socket, ZMQ_SNDTIMEO, SEND_TIMEOUT_MS) |
               zp_set_int(socket, ZMQ_TCP_KEEPALIVE, 1) | zp_zmq.setsockopt_(socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
     if (s->ipv6) bad |= zp_set_int(socket, ZMQ_IPV6, 1);
+    if (s->refuse_old) bad |= zp_refuse_old_peers(socket);
     if (s->keepalive_idle >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, s->keepalive_idle);
     if (s->keepalive_interval >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, s->keepalive_interval);
     return bad ? -1 : 0;
@@ -226,6 +227,7 @@ static void *run(void *argument) {
     const int terminated = r == ZP_DEAD && (ep->error == ETERM || ep->error == ENOTSOCK);
     if (terminated) zp_journal_close(ep->journal); /* before the sockets, which whoever terminates the context waits for */
     count_rest(ep);
+    if (r == ZP_SENT) zp_look_at_all(ep);
     zp_listener_close(&ep->listener, r == ZP_SENT ? linger_left_ms(ep) : 0);
     zp_journal_remove_cursor(ep->journal, &ep->cursor);
     if (r == ZP_DEAD) zp_log_add(ep->log, terminated ? ZP_LOG_TERMINATED : ZP_LOG_FAILED, ep->listener.bound, "", 0, ep->error);

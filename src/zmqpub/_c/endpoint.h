@@ -38,6 +38,7 @@ struct zp_change {                     /* a notifier added or removed while the 
 
 typedef struct {
     int hwm, slow_subscriber, keepalive_idle, keepalive_interval, ipv6; /* keepalive: seconds, -1 for the system's */
+    int refuse_old;                    /* peers that speak ZMTP 1.0 or 2.0 */
     uint64_t stall_ns, max_lag_ns;
 } zp_endpoint_settings;
 
@@ -89,6 +90,7 @@ int zp_send_event(zp_endpoint *ep, const zp_event *e);        /* frames.c: ZP_SE
 /* What its notifiers should have sent when the journal is at `at`, and did not, is dropped: answers how many messages. */
 uint64_t zp_catch_up(zp_endpoint *ep, const zp_position *at);
 void zp_look_around(zp_endpoint *ep);                         /* flow.c: connections and subscriptions that came or went */
+void zp_look_at_all(zp_endpoint *ep);                         /* without a limit to how often, and to the last of them */
 /* The pipes are full: zp_begin_wait at once, then zp_blocked after each try that took too long (ZP_SENT: try again; ZP_LOST:
  * send, dropping where it is full), zp_unblocked when there was room. */
 void zp_begin_wait(zp_endpoint *ep);

@@ -109,6 +109,15 @@ void zp_look_around(zp_endpoint *ep) {
     drain(ep);
 }
 
+/* Before an end that lets the rest be sent: who has subscribed by now is known, and so not taken for one who is to be dropped. */
+void zp_look_at_all(zp_endpoint *ep) {
+    for (int most = 64; most > 0; most--) {
+        ep->last_look = 1;
+        drain(ep);
+        if (ep->last_look) return;
+    }
+}
+
 /* ---- who is slow ---- */
 
 /* The endpoint's time is looked at in windows of at most a second: a lag is some subscriber's doing only where most of it went

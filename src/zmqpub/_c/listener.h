@@ -27,5 +27,8 @@ void zp_listener_close(zp_listener *l, int linger_ms);
 void zp_listener_free(zp_listener *l);                              /* closed */
 
 int zp_set_int(void *socket, int option, int value);
+/* Before it is bound: peers that speak ZMTP 1.0 or 2.0 are refused, and so are no danger to the end (listener.c). Only where nobody
+ * in the context answers ZAP requests, or it would be asked about each connection. 0, or -1 with libzmq's errno. */
+int zp_refuse_old_peers(void *socket);
 
 #endif

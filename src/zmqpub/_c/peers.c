@@ -25,19 +25,18 @@ void zp_file_note(zp_file *file, int fd) {
     if (fd >= 0 && fstat(fd, &s) == 0) *file = (zp_file){fd, s.st_dev, s.st_ino};
 }
 
-static int is_open(const zp_file *file) {
+int zp_file_is_open(const zp_file *file) {
     struct stat s;
     return file->fd >= 0 && fstat(file->fd, &s) == 0 && s.st_dev == file->device && s.st_ino == file->inode;
 }
 
-static void wait_closed_until(const zp_file *file, uint64_t deadline) {
+void zp_file_wait_closed(const zp_file *file, uint64_t timeout_ns) {
     const struct timespec nap = {0, 50000};
-    while (is_open(file) && zp_now() < deadline) nanosleep(&nap, NULL);
+    const uint64_t deadline = zp_now() + timeout_ns;
+    while (zp_file_is_open(file) && zp_now() < deadline) nanosleep(&nap, NULL);
 }
 
-void zp_file_wait_closed(const zp_file *file, uint64_t timeout_ns) { wait_closed_until(file, zp_now() + timeout_ns); }
-
-/* ---- the beginning and the end ---- */
+/* ---- the beginning ---- */
 
 void zp_peers_init(zp_peers *p) {
     memset(p, 0, sizeof *p);
@@ -49,27 +48,6 @@ void zp_peers_free(zp_peers *p) {
         if (p->list[i].fd >= 0) close(p->list[i].fd);
     free(p->list);
     pthread_mutex_destroy(&p->lock);
-}
-
-void zp_peers_end(zp_peers *p, int disconnect, uint64_t timeout_ns) {
-    const uint64_t deadline = zp_now() + timeout_ns;
-    if (disconnect) {
-        for (size_t i = 0; i < p->count; i++)
-            if (p->list[i].fd >= 0) shutdown(p->list[i].fd, SHUT_RDWR);
-        for (size_t i = 0; i < p->count; i++) {
-            zp_file file;
-            zp_file_note(&file, p->list[i].fd);
-            if (file.fd < 0) continue;
-            file.fd = p->list[i].libzmq_fd; /* the same connection, until libzmq closes it */
-            wait_closed_until(&file, deadline);
-        }
-    }
-    pthread_mutex_lock(&p->lock);
-    for (size_t i = 0; i < p->count; i++)
-        if (p->list[i].fd >= 0) close(p->list[i].fd);
-    p->count = 0;
-    memset(p->wanted, 0, sizeof p->wanted);
-    pthread_mutex_unlock(&p->lock);
 }
 
 /* ---- what the kernel says of a connection ---- */
@@ -92,15 +70,21 @@ uint64_t zp_peer_backlog(const zp_peer *peer) { return backlog_of(peer->fd); }
  * they reach that far. 0 where the system does not tell. */
 enum { BYTES_ACKED = 15, BYTES_RECEIVED = 16 };
 
-static uint64_t tcp_info_of(int fd, unsigned place) {
+static int read_tcp_info(int fd, unsigned place, uint64_t *out) {
 #ifdef __linux__
     uint64_t info[32];
     socklen_t size = sizeof info;
-    if (fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 && size >= 8 * (place + 1)) return info[place];
+    if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) < 0 || size < 8 * (place + 1)) return 0;
+    return *out = info[place], 1;
 #else
-    (void)fd, (void)place;
-#endif
+    (void)fd, (void)place, (void)out;
     return 0;
+#endif
+}
+
+static uint64_t tcp_info_of(int fd, unsigned place) {
+    uint64_t value;
+    return read_tcp_info(fd, place, &value) ? value : 0;
 }
 
 /* Bytes that the peer's kernel acknowledged; where that is not known, only the backlog speaks. */
@@ -178,14 +162,19 @@ void zp_peers_disconnected(zp_peers *p, int fd) {
     pthread_mutex_unlock(&p->lock);
 }
 
+/* A dup, or -1: there is no such connection any more, unless errno is EMFILE. */
+static int copy_of(const zp_peers *p, int fd) {
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0 && errno == ENFILE) errno = EMFILE;
+    if (copy < 0 || belongs(p, copy)) return copy;
+    close(copy);
+    return errno = EBADF, -1;
+}
+
 void zp_peers_accepted(zp_peers *p, int fd, uint64_t now) {
     zp_peers_disconnected(p, fd); /* an older connection under the same number has gone */
-    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (copy < 0 && errno != EMFILE && errno != ENFILE) return; /* gone already */
-    if (copy >= 0 && !belongs(p, copy)) {
-        close(copy);
-        return;
-    }
+    int copy = copy_of(p, fd);
+    if (copy < 0 && errno != EMFILE) return;
     pthread_mutex_lock(&p->lock);
     if (p->count == p->capacity) {
         size_t capacity = p->capacity ? p->capacity * 2 : 8;
@@ -294,7 +283,9 @@ int zp_peers_evict_slowest(zp_peers *p, zp_peer *out) {
 
 void zp_peers_heard(zp_peers *p, int libzmq_fd) {
     zp_peer *peer = zp_peers_find(p, libzmq_fd);
-    if (peer) peer->heard = 1;
+    if (!peer) return;
+    peer->heard = 1;
+    peer->silent = 0;
 }
 
 int zp_peers_evict_endless(zp_peers *p, uint64_t most, zp_peer *out) {
@@ -308,4 +299,49 @@ int zp_peers_evict_endless(zp_peers *p, uint64_t most, zp_peer *out) {
         return 1;
     }
     return 0;
+}
+
+/* ---- the end ---- */
+
+/* Of its own accord, libzmq sends a peer that speaks ZMTP 1.0 or 2.0 this much at most. */
+#define OLD_GREETING 14
+
+/* Is its handshake over, or one that ends in no error, whatever comes? Who speaks ZMTP 1.0 or 2.0 is never named by what he
+ * says, but was sent more than a greeting, if he has anything to receive. What cannot be told is no. */
+static int is_settled(const zp_peer *peer) {
+    uint64_t acked;
+    if (!peer->silent) return 1;
+    return read_tcp_info(peer->fd, BYTES_ACKED, &acked) && acked + backlog_of(peer->fd) > OLD_GREETING; /* in this order: none twice */
+}
+
+static int is_with_libzmq(const zp_peer *peer) {
+    zp_file file;
+    zp_file_note(&file, peer->fd);
+    if (file.fd >= 0) file.fd = peer->libzmq_fd; /* the same connection, until libzmq closes it */
+    return zp_file_is_open(&file);
+}
+
+size_t zp_peers_disconnect(zp_peers *p, int whom) {
+    size_t open = 0;
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < p->count; i++) {
+        zp_peer *peer = &p->list[i];
+        if (peer->fd < 0) peer->fd = copy_of(p, peer->libzmq_fd); /* by now there may be descriptors */
+        if (!peer->evicted && peer->fd >= 0 && (whom == ZP_EVERYBODY || (whom == ZP_UNSETTLED && !is_settled(peer)))) {
+            shutdown(peer->fd, SHUT_RDWR);
+            peer->evicted = 1;
+        }
+        open += peer->evicted && is_with_libzmq(peer);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return open;
+}
+
+void zp_peers_let_go(zp_peers *p) {
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < p->count; i++)
+        if (p->list[i].fd >= 0) close(p->list[i].fd);
+    p->count = 0;
+    memset(p->wanted, 0, sizeof p->wanted);
+    pthread_mutex_unlock(&p->lock);
 }

@@ -53,14 +53,18 @@ typedef struct {
 } zp_file;
 
 void zp_file_note(zp_file *file, int fd);
+int zp_file_is_open(const zp_file *file); /* under that number */
 /* Wait until nobody has it open under that number, at most timeout_ns: what libzmq closes, it closes on its own threads. */
 void zp_file_wait_closed(const zp_file *file, uint64_t timeout_ns);
 
 void zp_peers_init(zp_peers *p);
 void zp_peers_free(zp_peers *p);     /* closes all dups */
-/* The end of all connections: our dups are closed, as each would keep its connection open after libzmq has closed it. With
- * disconnect they are shut down before, and libzmq is given timeout_ns to let go of them. */
-void zp_peers_end(zp_peers *p, int disconnect, uint64_t timeout_ns);
+/* Disconnect those (unsettled: who may still be at the beginning of a handshake, and has nothing to receive). Answers how many
+ * that were disconnected, now or before, libzmq has not closed yet. */
+enum { ZP_NOBODY, ZP_UNSETTLED, ZP_EVERYBODY };
+size_t zp_peers_disconnect(zp_peers *p, int whom);
+/* Know nobody any more. Our dups are closed, as each would keep its connection open after libzmq has closed it. */
+void zp_peers_let_go(zp_peers *p);
 void zp_peers_accepted(zp_peers *p, int fd, uint64_t now);
 void zp_peers_disconnected(zp_peers *p, int fd);
 /* Look at every connection. What was seen longer than `stale_ns` ago, or before zp_peers_restart, says nothing of progress:

@@ -26,6 +26,7 @@ static int configure(zp_replay *r) {
               zp_set_int(socket, ZMQ_ROUTER_MANDATORY, 1) | zp_set_int(socket, ZMQ_TCP_KEEPALIVE, 1) |
               zp_zmq.setsockopt_(socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
     if (s->ipv6) bad |= zp_set_int(socket, ZMQ_IPV6, 1);
+    if (r->own_context) bad |= zp_refuse_old_peers(socket); /* no client of this protocol is that old */
     if (s->keepalive_idle >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, s->keepalive_idle);
     if (s->keepalive_interval >= 0) bad |= zp_set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, s->keepalive_interval);
     return bad ? -1 : 0;
