@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 
@@ -501,7 +501,8 @@ def test_goes_on_after_a_block() -> None:
         hearing.wait(lambda: False)
 
 
-def test_peers_that_lack_methods() -> None:
+@pytest.mark.parametrize("in_batches", [False, True])
+def test_peers_that_lack_methods(in_batches: bool) -> None:
     chain = RegtestChain()
     node = TwinNode(chain)
     node.hidden = {"getmempoolinfo", "getchaintips"}
@@ -509,15 +510,32 @@ def test_peers_that_lack_methods() -> None:
     def lacks(txids: object) -> list[bytes | None]:
         raise UnimplementedError(node.address, "Mining", "getTransactionsByTxID", "v32")
 
+    def answer(method: str, *params: object) -> object:
+        try:
+            return node.execute(method, *params)
+        except RpcError as error:
+            return error
+
+    batches: list[int] = []
+
+    def batch(calls: Sequence[tuple[str, ...]]) -> list[object]:
+        batches.append(len(calls))
+        return [answer(*call) for call in calls]
+
     node.get_transactions_by_txid = lacks  # type: ignore[method-assign]
+    if in_batches:
+        node.batch = batch  # type: ignore[attr-defined]
+    chain.add_transactions(3)
     hearing = Hearing(BitcoinNode(node, poll=0.002))
     try:
         hearing.wait(lambda: hearing.baseline)
+        told = len(chain.events)
         chain.add_transaction()
         hearing.wait(lambda: len(hearing.events) == 1)
         chain.mine()
         hearing.wait(lambda: len(hearing.events) == 3)
-        assert [plain(event) for event in hearing.events] == [plain(event) for event in chain.events]
+        assert batches == ([3] if in_batches else [])
+        assert [plain(event) for event in hearing.events] == [plain(event) for event in chain.events[told:]]
     finally:
         hearing.end()
 

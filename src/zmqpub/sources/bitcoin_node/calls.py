@@ -33,7 +33,7 @@ class NodeRpc(Protocol):
     """What the source uses of interfaces::Rpc."""
 
     def execute(self, method: str, *params: Any) -> Any:
-        """The result; RpcError where the node answers with an error."""
+        """The result; RpcError where the node answers with an error. Where it has a method ``batch``, too, that is used for many."""
         ...
 
 
@@ -157,12 +157,25 @@ class NodeCalls:
                     raise
                 # Larger than a message may be, or one of many that the node stumbles over.
                 return [raw for txid in txids for raw in self._raw([txid])]
+        batch = getattr(self._rpc, "batch", None)
+        if batch is not None and len(txids) > 1:
+            try:
+                return [_raw_or_none(answer) for answer in batch([("getrawtransaction", txid) for txid in txids])]
+            except RemoteError:
+                pass  # larger than a message may be
         return [self._one(txid) for txid in txids]
 
     def _one(self, txid: str) -> bytes | None:
         try:
-            return bytes.fromhex(self._rpc.execute("getrawtransaction", txid))
+            return _raw_or_none(self._rpc.execute("getrawtransaction", txid))
         except RpcError as error:
-            if error.code == _NOT_FOUND:
-                return None
-            raise
+            return _raw_or_none(error)
+
+
+def _raw_or_none(answer: str | RpcError) -> bytes | None:
+    """A transaction; None for one that is not there."""
+    if not isinstance(answer, RpcError):
+        return bytes.fromhex(answer)
+    if answer.code == _NOT_FOUND:
+        return None
+    raise answer
