@@ -20,6 +20,7 @@ from http_peers import Behavior, HttpNode, Seen, reply
 from zmqpub import errors
 from zmqpub.rpc import HttpRpc, NodeRepair
 from zmqpub.rpc.calls import is_harmless
+from zmqpub.rpc.credentials import CookieFile
 
 SECRET = "s3cret/pass:word"
 
@@ -420,6 +421,20 @@ def test_the_cookie_of_a_node_that_is_restarted(node: HttpNode, tmp_path: Path) 
         with pytest.raises(errors.RpcAccessError, match=r"no cookie of a node's") as caught:
             rpc.execute("a")
         assert "nothing of" not in str(caught.value)
+
+
+def test_each_thread_whose_cookie_was_refused_learns_of_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / ".cookie"
+    path.write_text("user:old")
+    cookie = CookieFile(path)
+    tried = cookie.authorization()
+    assert not cookie.changed(tried)
+    path.write_text("user:new")
+    assert cookie.changed(tried)
+    assert cookie.changed(tried), "another thread's question, which the first one did not answer for it"
+    assert not cookie.changed(cookie.authorization())
+    path.unlink()
+    assert not cookie.changed(tried)
 
 
 def test_options_that_make_no_sense(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ class Credentials(Protocol):
         """The value of the header, None for none; CookieError."""
         ...
 
-    def changed(self) -> bool:
-        """Are they other ones than authorization() gave last? They may be when a node was restarted."""
+    def changed(self, tried: str | None) -> bool:
+        """Are they other ones than ``tried``, which authorization() gave? They may be when a node was restarted."""
         ...
 
 
@@ -38,7 +38,7 @@ class Anonymous:
     def authorization(self) -> str | None:
         return None
 
-    def changed(self) -> bool:
+    def changed(self, tried: str | None) -> bool:
         return False
 
 
@@ -55,7 +55,7 @@ class Login:
     def authorization(self) -> str | None:
         return self._header
 
-    def changed(self) -> bool:
+    def changed(self, tried: str | None) -> bool:
         return False
 
 
@@ -83,13 +83,12 @@ class CookieFile:
             ) from None
         return known[1]
 
-    def changed(self) -> bool:
-        known = self._known
+    def changed(self, tried: str | None) -> bool:
         with contextlib.suppress(CookieError, OSError):
             # Not by the file's times alone: those of two within a clock's tick are the same.
             state, header = self._state(), self._read()
             self._known = state, header
-            return known is None or known[1] != header
+            return header != tried
         return False
 
     def _state(self) -> tuple[int, ...]:

@@ -162,7 +162,7 @@ class HttpTransport:
                     headers["Authorization"] = authorization
                 answer = self._exchanged(target, body, headers, method, deadline, ticket)
                 if answer.status == 401:
-                    if self._credentials.changed():
+                    if self._credentials.changed(authorization):
                         continue
                     raise RpcAccessError(self.address, "Rpc", method, f"the node does not accept {self._credentials} (HTTP 401)", 401)
                 if answer.status == 403:
