@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -539,7 +540,9 @@ def test_a_client_that_is_dropped_leaves_no_connection(node: HttpNode) -> None:
 def test_a_forked_child_has_connections_of_its_own(node: HttpNode, rpc: HttpRpc) -> None:
     rpc.execute("a")
     reader, writer = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        child = os.fork()
     if not child:
         try:
             os.write(writer, json.dumps(rpc.execute("child")).encode())
