@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -51,9 +52,11 @@ def test_the_documented_options_are_the_options() -> None:
 
     documented = set(re.findall(r"^\| `(-[\w-]+)", (Path(__file__).parents[1] / "docs" / "cli.md").read_text(), re.MULTILINE))
     documented = {name for name in documented if not name.startswith("-zmqpub")}
+    commands: list[Any] = list(program.commands.values())
+    commands += [command for group in commands for command in getattr(group, "commands", {}).values()]
     options = {
         option.opts[0]
-        for command in program.commands.values()
+        for command in commands
         for option in command.params
         if option.param_type_name == "option" and not option.opts[0].startswith("-zmqpub")
     }
@@ -87,8 +90,16 @@ def test_a_module_that_is_missing_for_another_reason_is_no_missing_extra() -> No
         (["run", "-zmqpubrawtx=28332"], 2, "zmqpubrawtx=28332: this is no address: did you mean tcp://127.0.0.1:28332?"),
         (["run", "--journal-bytes=12X"], 2, "'12X' is no size"),
         (["run", "--linger=long"], 2, "'long' is neither a number of seconds nor forever"),
-        (["run", "--source=simulation"], 2, "--source=simulation: expected simulated or blocks:DIR; did you mean simulated?"),
-        (["run", "--source=blocks"], 2, "--source=blocks: expected simulated or blocks:DIR; did you mean blocks:DIR?"),
+        (
+            ["run", "--source=simulation"],
+            2,
+            "expected simulated, blocks:DIR or bitcoin-node[:ADDRESS]; did you mean simulated?",
+        ),
+        (
+            ["run", "--source=blocks"],
+            2,
+            "expected simulated, blocks:DIR or bitcoin-node[:ADDRESS]; did you mean blocks:DIR?",
+        ),
         (["run", "--source=blocks:"], 2, "--source=blocks:: a directory is missing: blocks:DIR"),
         (["run", "--source=blocks:/tmp", "--seed=3"], 2, "--seed: is for --source simulated only"),
         (["run", "--network=main"], 2, "--network: is for --source blocks:DIR only"),
@@ -151,7 +162,7 @@ def test_an_address_in_use() -> None:
 def test_what_others_wrote_does_not_reach_the_terminal_as_it_is() -> None:
     program = once("run", "--source=\x1b[31mred\n")
     assert program.process.returncode == 2
-    assert program.errors == [f"{ERROR}--source=\\x1b[31mred\\n: expected simulated or blocks:DIR"]
+    assert program.errors == [f"{ERROR}--source=\\x1b[31mred\\n: expected simulated, blocks:DIR or bitcoin-node[:ADDRESS]"]
 
 
 def test_a_name_that_is_no_text() -> None:

@@ -275,9 +275,9 @@ def test_with_drop_the_parent_drops_the_oldest_that_waits_and_counts_it() -> Non
             bodies = [bytes(transaction(number, size=10_000)) for number in range(count)]
             places = [bodies.index(body) for body in got]
             assert places == sorted(set(places))
-            # The newest ones are there, and those that were on their way; what is between them was dropped.
-            assert places[-1] == count - 1
-            assert places[0] == 0
+            # The newest ones are there, whatever was on its way before.
+            newest = bound // 10_000 // 2
+            assert places[-newest:] == list(range(count - newest, count))
 
 
 def test_flush_tells_that_it_was_not_in_time() -> None:
