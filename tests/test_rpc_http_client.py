@@ -456,14 +456,21 @@ def test_options_that_make_no_sense(tmp_path: Path) -> None:
     ):
         with pytest.raises(errors.ConfigError, match="url"):
             HttpRpc(url)
-    for url in (f"http://me:{SECRET}@h:x", f"https://me:{SECRET}@h", f"http://me:{SECRET.replace('/', '')} @h"):
+    for url in (
+        f"http://me:{SECRET}@h:x",
+        f"https://me:{SECRET}@h",
+        f"http://me:{SECRET.replace('/', '')} @h",
+        f"me:{SECRET}@h:8332",
+        f"http:me:{SECRET}@h",
+        f"http:/me:{SECRET}@h",
+    ):
         with pytest.raises(errors.ConfigError) as caught:
             HttpRpc(url)
         assert "s3cret" not in str(caught.value)
     with pytest.raises(errors.ConfigError) as caught:
         HttpRpc("http://a:b@h", user="me", password=SECRET, cookie_file=tmp_path, timeout=0, max_answer_bytes=0)
     assert [problem.option for problem in caught.value.problems] == ["url", "timeout", "max_answer_bytes"]
-    for keywords in ({"user": "me"}, {"password": SECRET}, {"user": "a:b", "password": SECRET}):
+    for keywords in ({"user": "me"}, {"password": SECRET}, {"user": "a:b", "password": SECRET}, {"user": f"a:{SECRET}"}):
         with pytest.raises(errors.ConfigError, match="user") as caught:
             HttpRpc(**keywords)  # type: ignore[arg-type]
         assert SECRET not in str(caught.value)

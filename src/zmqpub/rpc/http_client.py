@@ -55,10 +55,11 @@ class HttpRpc:
     ) -> None:
         place, pair = parse_url(url)
         problems = []
+        told = user if user is None or ":" not in user else None  # else the password may be in it
         if (user is None) != (password is None):
-            problems.append(ConfigProblem("user", user, "user and password belong together: give both, or none"))
+            problems.append(ConfigProblem("user", told, "user and password belong together: give both, or none"))
         elif user is not None and ":" in user:
-            problems.append(ConfigProblem("user", user, "a user's name cannot have a colon"))
+            problems.append(ConfigProblem("user", told, "a user's name cannot have a colon"))
         if (cookie_file is not None) + (user is not None) + (pair is not None) > 1:
             problems.append(ConfigProblem("url", place.url, "one of these: cookie_file, user and password, or a URL that has them"))
         if timeout is not None and not timeout > 0:

@@ -78,4 +78,7 @@ def _problem(url: str, parts: SplitResult, host: str, port: int | None) -> str:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"//.*@", "//…@", url, flags=re.DOTALL)
+    """Without what stands before the last @, wherever the URL is wrong: the scheme may be missing, too."""
+    before, at, behind = url.rpartition("@")
+    scheme = re.match(r"([a-z]+:)?//", before, re.IGNORECASE)
+    return f"{scheme[0] if scheme else ''}…@{behind}" if at else url
