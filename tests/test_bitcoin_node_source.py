@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from node_twin import TwinNode
 
 from zmqpub import Transaction
-from zmqpub.errors import ConfigError, IpcConnectError, RemoteError, RpcError, SourceError, UnimplementedError
+from zmqpub.errors import ConfigError, DisconnectedError, IpcConnectError, RemoteError, RpcError, SourceError, UnimplementedError
+from zmqpub.node import NodeView
 from zmqpub.replay.snapshot import Snapshot
 from zmqpub.sources.bitcoin_node import BitcoinNode
 from zmqpub.sources.events import BlockConnected, BlockDisconnected, Event, Source, TransactionAdded, TransactionRemoved, UpdatedBlockTip
@@ -679,6 +682,75 @@ def test_view_of_what_was_told() -> None:
     hearing.wait(lambda: view.snapshot().tip)
     assert view.snapshot() == Snapshot(chain.tip.hash, chain.height, tuple(tx.txid for tx in chain.mempool), chain.mempool_sequence)
     hearing.end()
+
+
+def test_view_of_the_chain_begins_with_the_tip_and_the_mempool_of_the_node() -> None:
+    """Also where the connection is lost while the source asks for the tip's body."""
+    chain = RegtestChain()
+    waiting = chain.add_transactions(3)
+    node = TwinNode(chain)
+    original, fails = node._getblock, [True]
+
+    def getblock(name: str, verbosity: int) -> str:
+        if fails:
+            fails.pop()
+            raise DisconnectedError(node.address, "Rpc", "getblock", "the peer went away")
+        return original(name, verbosity)
+
+    node._getblock = getblock  # type: ignore[method-assign]
+    view = NodeView()
+    source = BitcoinNode(node, poll=0.002)
+    source.on_beginning = lambda beginning: view.begin(*beginning)
+    hearing = Hearing(source)
+    hearing.wait(lambda: hearing.baseline)
+    hearing.wait(lambda: view.tip)
+    assert not fails
+    tip, body = view.tip, view.body(chain.tip.hash)
+    assert tip is not None
+    assert (tip.row.hash, tip.row.height, tip.confirmations) == (chain.tip.hash, chain.height, 1)
+    assert body is not None
+    assert body.hash == chain.tip.hash
+    assert not view.initial_download
+    assert (set(view.mempool()[0]), view.mempool()[1]) == ({tx.txid for tx in waiting}, chain.mempool_sequence)
+    (made,) = chain.mine()
+    hearing.wait(lambda: hearing.events and isinstance(hearing.events[-1], UpdatedBlockTip))
+    for event in hearing.events:
+        view.note(event)
+    assert view.hash_at(chain.height) == made.hash
+    assert view.mempool() == ({}, chain.mempool_sequence)
+    hearing.end()
+
+
+def test_nothing_is_said_of_a_mempool_that_was_not_listed_yet() -> None:
+    """A subscriber that asks meanwhile must not take it for empty."""
+    pytest.importorskip("click")
+    job = importlib.import_module("zmqpub.cli.job")
+    chain = RegtestChain()
+    chain.add_transactions(3)
+    offered: list[Callable[[], Snapshot]] = []
+    source = BitcoinNode(TwinNode(chain), poll=0.002)
+    job.Job(source, SimpleNamespace(replay_address="tcp://127.0.0.1:1", set_snapshot=offered.append))
+    assert offered[0]() == Snapshot()
+    assert source.on_baseline is not None
+    source.on_baseline(Snapshot(chain.tip.hash, chain.height, (), 7))
+    assert offered[0]() == Snapshot(chain.tip.hash, chain.height, (), 7)
+
+
+def test_node_that_lost_its_chain_and_then_the_connection() -> None:
+    """What can be told is told, and what cannot be is counted, whenever the connection is lost."""
+    with world(max_retry=0.05) as it:
+        other = RegtestChain(seed=9)
+        other.add_transactions(2)
+        (made,) = other.mine()
+
+        def fail() -> None:
+            raise DisconnectedError(it.node.address, "Rpc", "getrawmempool", "the peer went away")
+
+        it.node.before["getblock"] = lambda: it.node.before.update(getrawmempool=fail)
+        it.node.chain = other
+        it.hearing.wait(lambda: it.hearing.source.counts.missing_blocks)
+        it.settle()
+        assert [one[1] for one in it.told if one[0] in ("C", "tip")] == [made.hash.hex()] * 2
 
 
 def test_node_that_is_restarted_at_once() -> None:

@@ -57,9 +57,9 @@ class Job:
         self._wait_subscribers = wait_subscribers
         self._on_change = on_change
         self._on_event = on_event
-        self._view = ChainView(mempool=not isinstance(source, BlockFiles)) if publisher.replay_address else None
+        self._view = ChainView(mempool=not isinstance(source, BlockFiles | BitcoinNode)) if publisher.replay_address else None
         if self._view is not None:
-            if isinstance(source, BitcoinNode):
+            if isinstance(source, BitcoinNode):  # nothing is known before
                 source.on_baseline = self._view.begin
             publisher.set_snapshot(self._view.snapshot)
         self._stop = threading.Event()

@@ -9,6 +9,7 @@ from zmqpub.node import NodeView, node_commands
 from zmqpub.node.mempool_json import Cost
 from zmqpub.publisher import ActiveNotifier, Publisher
 from zmqpub.rpc import RpcTable
+from zmqpub.sources.bitcoin_node import BitcoinNode
 from zmqpub.sources.blocks import BlockFiles
 from zmqpub.sources.events import Event, Source
 from zmqpub.sources.live import LiveSimulated
@@ -74,6 +75,8 @@ class Serving:
             init: Any = _MiningInit(rpc, live, ipc.on_cancel)
         else:
             self.on_event = view.note
+            if isinstance(source, BitcoinNode):
+                source.on_beginning = lambda beginning: view.begin(*beginning)
             init = _Init(self._table(view, None))
         self._init = init
         self._ipc: Any = None

@@ -6,7 +6,7 @@ import threading
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import time
 from typing import NamedTuple
 
@@ -69,6 +69,19 @@ class NodeView:
         self._initial_download = True
 
     # Events
+
+    def begin(
+        self, block: Block, height: int, transactions: Iterable[Transaction] | None, mempool_sequence: int | None, initial_download: bool
+    ) -> None:
+        """This is what the next event finds: of a source that begins in the midst of things. The mempool only where it is known."""
+        with self._lock:
+            self._connect(block, height)
+            self._initial_download = initial_download
+            self._unexplained = 0
+            if transactions is not None and mempool_sequence is not None:
+                now = int(time())
+                self._waiting = {one.txid: Waiting(one, now, height) for one in transactions}
+                self._sequence = mempool_sequence
 
     def note(self, event: Event) -> None:
         """It happened."""

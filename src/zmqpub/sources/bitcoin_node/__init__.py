@@ -2,6 +2,6 @@
 
 from zmqpub.sources.bitcoin_node.calls import NodeConnection, NodeMining, NodeRpc
 from zmqpub.sources.bitcoin_node.counts import NodeCounts
-from zmqpub.sources.bitcoin_node.source import BitcoinNode
+from zmqpub.sources.bitcoin_node.source import Beginning, BitcoinNode
 
-__all__ = ["BitcoinNode", "NodeConnection", "NodeCounts", "NodeMining", "NodeRpc"]
+__all__ = ["Beginning", "BitcoinNode", "NodeConnection", "NodeCounts", "NodeMining", "NodeRpc"]

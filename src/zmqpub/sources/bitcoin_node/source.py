@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
+from typing import NamedTuple
 
+from zmqpub._fast import Block, Transaction
 from zmqpub.errors import (
     ConfigError,
     ConfigProblem,
@@ -27,7 +29,7 @@ from zmqpub.sources.bitcoin_node.counts import NodeCounts
 from zmqpub.sources.bitcoin_node.telling import Teller
 from zmqpub.sources.events import Event, TransactionAdded, TransactionRemoved
 
-__all__ = ["BitcoinNode"]
+__all__ = ["Beginning", "BitcoinNode"]
 
 logger = logging.getLogger("zmqpub")
 
@@ -38,6 +40,18 @@ _FIRST_RETRY = 0.1  # seconds
 _WARMUP = -28  # RPC_IN_WARMUP
 _ATTEMPTS = 5  # at what should not fail, before the source gives up
 _SAME_START = 3.0  # seconds by which two answers about when the node was started may differ
+
+
+class Beginning(NamedTuple):
+    """What the first event finds, with bodies."""
+
+    block: Block
+    """The tip."""
+    height: int
+    transactions: Sequence[Transaction] | None
+    """The mempool, parents before their children; together with ``mempool_sequence`` or not at all."""
+    mempool_sequence: int | None
+    initial_download: bool
 
 
 class BitcoinNode:
@@ -58,7 +72,8 @@ class BitcoinNode:
     Events come in Bitcoin Core's order, with its mempool sequence; their ``due`` is 0. What a node does between two looks is told in
     an order that could have been; what came and left in between is counted in ``counts`` and missing from the mempool sequence.
 
-    ``on_baseline``, which may be set before iterating, is called with the chain and the mempool that the first event finds.
+    ``on_baseline``, which may be set before iterating, is called with the chain and the mempool that the first event finds;
+    ``on_beginning`` as well, and with the bodies.
     """
 
     def __init__(
@@ -81,6 +96,7 @@ class BitcoinNode:
         if problems:
             raise ConfigError(*problems)
         self.on_baseline: Callable[[Snapshot], None] | None = None
+        self.on_beginning: Callable[[Beginning], None] | None = None
         self._connect = connect
         self._poll = poll if mempool else _WITHOUT_MEMPOOL
         self._max_retry = max_retry
@@ -155,14 +171,14 @@ class BitcoinNode:
             header = calls.header(self._after)
             if header is None:
                 raise SourceError(f"{self._name}: it does not know block {self._after.hex()}, after which to go on")
-            self._teller.begin(BlockRef(header.hash, header.height))
+            self._teller.begin(calls, BlockRef(header.hash, header.height))
 
     def _follow(self, calls: NodeCalls) -> Iterator[Event]:
         teller, closed = self._teller, self._closed
         while teller.tip is None and not closed.is_set():
             tip = calls.mining.get_tip()
             if tip is not None:
-                teller.begin(tip)
+                teller.begin(calls, tip)
             else:
                 closed.wait(self._poll)
         next_look, watched = 0.0, b""
@@ -190,9 +206,13 @@ class BitcoinNode:
                 self._counts.removed += 1
             yield event
 
-    def _tell_baseline(self, snapshot: Snapshot) -> None:
+    def _tell_baseline(self, calls: NodeCalls, snapshot: Snapshot, transactions: Sequence[Transaction] | None) -> None:
+        begins = self.on_beginning
+        block = None if begins is None or snapshot.tip is None else calls.block(snapshot.tip)  # first, as it may fail
         if self.on_baseline is not None:
             self.on_baseline(snapshot)
+        if begins is not None and block is not None and snapshot.height is not None:
+            begins(Beginning(block, snapshot.height, transactions, snapshot.mempool_sequence, self._teller.downloading))
 
 
 def _passes(error: IpcError | RpcError) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from time import monotonic
+from typing import TypeAlias
 
 from zmqpub._fast import Block, Transaction
 from zmqpub.interfaces import BlockRef
@@ -17,7 +18,7 @@ from zmqpub.sources.bitcoin_node.path import Path, Recent, find_path
 from zmqpub.sources.bitcoin_node.reorganization import Reorganization, Step
 from zmqpub.sources.events import BlockConnected, BlockDisconnected, Event, UpdatedBlockTip
 
-__all__ = ["Teller"]
+__all__ = ["OnBaseline", "Teller"]
 
 logger = logging.getLogger("zmqpub")
 
@@ -28,11 +29,14 @@ _PATIENCE = 3  # times that a tip which moved on meanwhile is followed before an
 _MAX_TIP_AGE = 24 * 3600  # seconds: Bitcoin Core's -maxtipage, beyond which it takes itself to be downloading still
 _LOG_EVERY = 10.0  # seconds
 
+OnBaseline: TypeAlias = Callable[[NodeCalls, Snapshot, Sequence[Transaction] | None], None]
+"""Takes what the first event finds, the mempool's transactions too. It may ask; where that fails it is called once more later."""
+
 
 class Teller:
     """Goes along with the node. Its state outlives connections: an exception of a call leaves it where it stood."""
 
-    def __init__(self, counts: NodeCounts, *, mempool: bool, on_baseline: Callable[[Snapshot], None]) -> None:
+    def __init__(self, counts: NodeCounts, *, mempool: bool, on_baseline: OnBaseline) -> None:
         self.counts = counts
         self.tip: BlockRef | None = None
         """What was told last."""
@@ -51,11 +55,16 @@ class Teller:
         self._unlogged = 0
         self._log_after = 0.0
 
-    def begin(self, tip: BlockRef) -> None:
+    @property
+    def downloading(self) -> bool:
+        """Whether the node was in initial download when asked last."""
+        return self._downloading
+
+    def begin(self, calls: NodeCalls, tip: BlockRef) -> None:
         """At this block, of which nothing is told."""
-        self.tip = tip
         if not self._wants_mempool:
-            self._on_baseline(Snapshot(tip.hash, tip.height))
+            self._on_baseline(calls, Snapshot(tip.hash, tip.height), None)
+        self.tip = tip
 
     def is_behind(self, target: BlockRef) -> bool:
         """Whether ``target`` is a block of the chain that was told, below its tip."""
@@ -92,12 +101,13 @@ class Teller:
         if path.broken:
             logger.error("the node knows nothing of block %s, told last; going on at %s", self.tip.hash.hex(), target.hash.hex())
             self.counts.missing_blocks += max(target.height - self.tip.height - 1, 1)
-            self.tip = None
         elif path.disconnect:
             yield from self._reorganize(calls, path, self.tip, target)
             return
-        arrived, ahead = self._arrived_unseen(calls, [block for block in fetched.values() if block is not None], target)
-        if ahead is not None and patience and self.tip is not None:
+        # Beyond a gap nobody knows what explains the numbers.
+        blocks = [] if path.broken else [block for block in fetched.values() if block is not None]
+        arrived, ahead = self._arrived_unseen(calls, blocks, target)
+        if ahead is not None and patience:
             yield from self._advance(calls, ahead, was_downloading, patience - 1)
             return
         for reference in path.connect:
@@ -105,7 +115,7 @@ class Teller:
             if block is None:
                 self._lack(reference)
                 continue
-            if self.tip is not None and block.header.prev_hash != self.tip.hash:
+            if not path.broken and block.header.prev_hash != self.tip.hash:
                 return  # the chain changed while it was looked along
             old = was_downloading and reference != target and block.header.time < time.time() - _MAX_TIP_AGE
             yield from self._extend(reference, block, self._downloading or old, arrived)
@@ -257,12 +267,13 @@ class Teller:
     def _load(self, calls: NodeCalls, listing: Listing) -> None:
         assert self.tip is not None
         bodies = self._bodies(calls, listing.txids)
+        txids = tuple(bytes.fromhex(txid) for txid in bodies)
+        snapshot = Snapshot(self.tip.hash, self.tip.height, txids, listing.sequence)
+        self._on_baseline(calls, snapshot, list(bodies.values()))
         self._image = MempoolImage()
         self._image.load(bodies.values(), listing.sequence)
         self.restarted = False
         self.counts.mempool = len(bodies)
-        txids = tuple(bytes.fromhex(txid) for txid in bodies)
-        self._on_baseline(Snapshot(self.tip.hash, self.tip.height, txids, listing.sequence))
 
     def _bodies(self, calls: NodeCalls, txids: list[str]) -> dict[str, Transaction]:
         found = calls.transactions(txids)
