@@ -78,6 +78,11 @@ def test_rpc(served: str) -> None:
     assert json.loads("\n".join(words))["hash"] == name
     (quoted,) = once("ipc", "rpc", "--json", served, "getblockhash", height).seen
     assert json.loads(quoted) == name
+    for text in ("[NaN]", "1e999"):  # no JSON, and so text
+        assert once("ipc", "rpc", served, "getblockhash", text).errors == [
+            'zmqpub: error: getblockhash: Wrong type passed:\\n{\\n    "Position 1 (height)": '
+            '"JSON value of type string is not of expected type number"\\n} (code -3)'
+        ]
     (mempool,) = once("ipc", "rpc", served, "--json", "getrawmempool", "false", "true").objects()
     assert set(mempool) == {"txids", "mempool_sequence"}
 
@@ -92,6 +97,9 @@ def test_errors_are_a_line_and_a_code(served: str, directory: Path) -> None:
     program = once("ipc", "wait", served, "abcd")
     assert program.process.returncode == 2
     assert "64 hex digits" in program.errors[0]
+    for arguments in (("wait", served, "--timeout", "nan"), ("echo", served, "\udcff"), ("rpc", served, "uptime", "--wallet", "\udcff")):
+        program = once("ipc", *arguments)
+        assert (program.process.returncode, len(program.errors)) == (2, 1)
     program = once("ipc", "tip", f"unix:{directory}/nobody.sock")
     assert program.process.returncode == 3
     (line,) = program.errors
@@ -242,6 +250,25 @@ def test_run_before_another_run_tells_the_same_blocks(directory: Path) -> None:
             assert len(added & bodies) > 20
             assert front.end(signal.SIGINT) == 0
             assert any("mempool events not learned" in line or "nothing that the node did was missed" in line for line in front.seen)
+
+
+def test_run_before_a_node_answers_of_what_it_began_with(directory: Path) -> None:
+    """Of the node's tip and mempool, before anything happens."""
+    node, served = f"unix:{directory}/node.sock", f"unix:{directory}/front.sock"
+    quiet = ("--block-interval=1000000", "--rate=0.01", "--seed=5")
+    with Program("run", f"-zmqpubhashtx=ipc://{directory}/first", *quiet, f"-ipcbind={node}") as chain:
+        chain.line("^bound ipc")
+        arguments = ("--source", f"bitcoin-node:{node}", f"-zmqpubhashtx=ipc://{directory}/second", f"-ipcbind={served}")
+        with Program("run", *arguments) as front:
+            front.line("publishing the node at unix:/")
+            answers: list[str] = []
+            while not answers:  # until the source has asked the node
+                answers = once("ipc", "rpc", served, "getbestblockhash").seen
+            assert answers == once("ipc", "rpc", node, "getbestblockhash").seen
+            assert once("ipc", "rpc", served, "getblock", *answers, "0").seen == once("ipc", "rpc", node, "getblock", *answers, "0").seen
+            mempool = ("--json", "getrawmempool", "false", "true")
+            assert once("ipc", "rpc", served, *mempool).seen == once("ipc", "rpc", node, *mempool).seen
+            assert front.end(signal.SIGINT) == 0
 
 
 def test_node_that_is_killed_and_comes_back(directory: Path) -> None:

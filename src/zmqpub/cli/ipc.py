@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from time import monotonic
@@ -26,6 +27,21 @@ def ipc() -> None:
 
     ADDRESS is unix:PATH, or unix for node.sock in the chain's directory. A relative PATH is below that directory.
     """
+
+
+def _utf8(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """Not where it came as other bytes than those of the terminal's encoding."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{text!r} is no UTF-8") from None
+    return text
+
+
+def _seconds(context: click.Context, option: click.Parameter, seconds: float | None) -> float | None:
+    if seconds is not None and math.isnan(seconds):
+        raise click.BadParameter(f"{seconds} is no number of seconds")
+    return seconds
 
 
 def _peer_options(command: _Command) -> _Command:
@@ -52,7 +68,7 @@ def _print_tip(tip: BlockRef, as_json: bool) -> None:
 
 @ipc.command()
 @_peer_options
-@click.argument("text", default="")
+@click.argument("text", default="", callback=_utf8)
 @click.option("--count", type=click.IntRange(min=1), default=1, metavar="N", help="So many times [1].")
 def echo(address: str, text: str, count: int, as_json: bool, deadline: float, datadir: str | None, chain: str | None) -> int:
     """Let the peer send TEXT back: is somebody there, and how far away?
@@ -90,7 +106,7 @@ def tip(address: str, as_json: bool, deadline: float, datadir: str | None, chain
 @ipc.command()
 @_peer_options
 @click.argument("tip", required=False, metavar="[HASH]")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="End after so long [never].")
+@click.option("--timeout", type=click.FloatRange(min=0), callback=_seconds, metavar="SECONDS", help="End after so long [never].")
 @click.option("--follow", is_flag=True, help="Go on with the next one, until interrupted or --timeout.")
 def wait(
     address: str,
@@ -141,7 +157,7 @@ def wait(
 @_peer_options
 @click.argument("method")
 @click.argument("params", nargs=-1, type=click.UNPROCESSED)
-@click.option("--wallet", metavar="NAME", help="Ask this wallet.")
+@click.option("--wallet", callback=_utf8, metavar="NAME", help="Ask this wallet.")
 @click.option("--http", metavar="URL", help="The node's HTTP server, for one whose IPC has no JSON-RPC (v30, v31).")
 def rpc(
     address: str,
@@ -171,7 +187,15 @@ def rpc(
 def _parameter(text: str) -> Any:
     """JSON, or else text. A hash can look like a number: what is too long for one is text."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except ValueError:
         return text
     return text if isinstance(value, int | float) and not isinstance(value, bool) and len(text) > 30 else value
+
+
+def _finite(text: str) -> float:
+    """Python has numbers that JSON has not: NaN, Infinity, and what 1e999 comes to."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
