@@ -98,7 +98,15 @@ def test_all_problems_of_bad_options_are_told_in_the_parent(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("options", "settings"),
-    [({"zmqpubrawtx": b"tcp://127.0.0.1:1"}, {}), ({3: "tcp"}, {}), ({}, {"linger": [1]}), ({"zmqpubrawtxhwm": 1.5}, {"io_threads": ()})],
+    [
+        ({"zmqpubrawtx": b"tcp://127.0.0.1:1"}, {}),
+        ({3: "tcp"}, {}),
+        ({}, {"linger": [1]}),
+        ({"zmqpubrawtxhwm": 1.5}, {"io_threads": ()}),
+        ({}, {"journal_bytes": 2**63}),
+        ({}, {"journal_path": "/nowhere/\udcff"}),
+        ({"zmqpubrawtx": ["tcp://127.0.0.1:1", "ipc:///nowhere/\udcff"]}, {}),
+    ],
 )
 def test_options_that_the_schema_cannot_say_are_refused_before_anything_starts(options: Any, settings: Any) -> None:
     with pytest.raises(ConfigError) as error:
@@ -315,6 +323,18 @@ def test_close_hands_over_what_is_held() -> None:
             hand_over(publisher, event)
         publisher.close(linger=PATIENCE)
         listener.until(messages(events))
+
+
+@pytest.mark.parametrize("linger", [0.0, None])
+def test_close_does_not_wait_for_a_child_that_is_stuck(monkeypatch: pytest.MonkeyPatch, linger: float | None) -> None:
+    monkeypatch.setattr("zmqpub.ipc.notifications.feeder._END_PATIENCE", 0.2)
+    publisher = SpawnedPublisher({"zmqpubrawtx": ANY_PORT}, linger=linger)
+    os.kill(child_of(publisher), signal.SIGSTOP)
+    closing = threading.Thread(target=publisher.close, args=() if linger is not None else (0.1,), daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
+    assert publisher.link_stats().process_id is None
 
 
 def test_a_forked_child_has_no_part_in_it() -> None:

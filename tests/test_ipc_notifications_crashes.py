@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,11 +18,13 @@ from typing import Any
 import pytest
 from ipc_story import ANY_PORT, TOPICS, Listener, hand_over, messages, program, story
 from remote_publisher import free_port
+from synthetic import transaction
 
 pytest.importorskip("capnp", reason="zmqpub[ipc] is not installed")
 
 import zmqpub
 from zmqpub.ipc.notifications import SpawnedPublisher
+from zmqpub.ipc.process import UnixProcess
 
 PATIENCE = 60.0
 JOURNAL = 64 * 1024 * 1024
@@ -141,6 +145,23 @@ def test_parent_or_child_are_killed_and_a_subscriber_sees_everything_once(tmp_pa
     finally:
         if listener is not None:
             listener.close()
+
+
+def test_a_child_that_cannot_be_spawned_is_spawned_later() -> None:
+    class Full(UnixProcess):
+        spawned = 0
+
+        def spawn(self, exe_name: str, argv0: str | os.PathLike[str] | None = None) -> tuple[int, socket.socket]:
+            self.spawned += 1
+            if self.spawned == 2:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return super().spawn(exe_name, argv0)
+
+    with SpawnedPublisher({"zmqpubrawtx": ANY_PORT}, process=Full()) as publisher:
+        kill_child(publisher)
+        publisher.transaction_added_to_mempool(transaction(1), 1)
+        assert publisher.flush(PATIENCE)
+        assert publisher.link_stats().acknowledged == 1
 
 
 def test_a_child_whose_parent_is_killed_sends_what_it_has_and_ends(tmp_path: Path) -> None:

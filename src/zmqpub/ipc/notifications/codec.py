@@ -119,9 +119,17 @@ class PublisherState:
 def check_options(options: Mapping[str, object], settings: Mapping[str, Any]) -> None:
     """Raise ConfigError, with all that is wrong, where something cannot even be said in the schema; the child judges the rest."""
     sayable = all(isinstance(key, str) and all(isinstance(one, (str, int)) for one in _values(value)) for key, value in options.items())
-    if sayable and all(value is None or isinstance(value, (int, float, str)) for value in settings.values()):
+    sayable = sayable and all(value is None or isinstance(value, (int, float, str)) for value in settings.values())
+    sayable = sayable and not any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in settings.values())
+    foreign = [
+        ConfigProblem(name, repr(text), "is no UTF-8, as another process needs it")
+        for name, value in (*options.items(), *settings.items())
+        for text in (name, *_values(value))
+        if isinstance(text, str) and not _is_utf8(text)
+    ]
+    if sayable and not foreign:
         return
-    problems: list[ConfigProblem] = []
+    problems = foreign
     for parse, given in ((parse_options, options), (parse_settings, settings)):
         try:
             parse(given)
@@ -175,6 +183,15 @@ def _read_setting(reader: Any) -> Any:
     if kind == "integer":
         return int(reader.integer)
     return float(reader.number) if kind == "number" else None
+
+
+def _is_utf8(text: str) -> bool:
+    """Not, for one, where it is a path that came from the system as other bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _values(value: object) -> Sequence[Any]:

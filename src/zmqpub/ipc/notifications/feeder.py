@@ -16,7 +16,16 @@ from typing import Any, Final
 
 import capnp
 
-from zmqpub.errors import BindError, ClosedError, DisconnectedError, IpcProtocolError, IpcTimeoutError, JournalError, ZmqPubError
+from zmqpub.errors import (
+    BindError,
+    ClosedError,
+    DisconnectedError,
+    IpcConnectError,
+    IpcProtocolError,
+    IpcTimeoutError,
+    JournalError,
+    ZmqPubError,
+)
 from zmqpub.ipc.notifications.backlog import Backlog, Entry
 from zmqpub.ipc.notifications.codec import (
     Place,
@@ -162,6 +171,8 @@ class Feeder:
             pid, sock = await loop.run_in_executor(None, self._process.spawn, self._program)
         except ZmqPubError as error:
             return error.with_traceback(None)
+        except OSError as error:  # no descriptors are left, say: that passes
+            return IpcConnectError(self._program, None, None, f"cannot start it: {error.strerror}")
         self._address = f"fd:{sock.fileno()}"
         self.link.process_id = pid
         lost = asyncio.Event()
@@ -337,9 +348,10 @@ class Feeder:
         return str(await self._call("stats", _json(capability), None))
 
     async def close(self, linger: float | None, as_set: bool) -> None:
+        """``linger`` is what will be waited for, also if the child knows it ``as_set``; IpcTimeoutError for a child that is stuck."""
         if self._capability is not None:
             milliseconds = -1.0 if as_set else float("inf") if linger is None else linger * 1000
-            await self._call("close", _closed(self._capability, milliseconds), None)
+            await self._call("close", _closed(self._capability, milliseconds), None if linger is None else linger + _END_PATIENCE)
 
     async def _look(self, capability: Any) -> None:
         self.link.notifiers = await self._call("activeNotifiers", _notifiers(capability), None)

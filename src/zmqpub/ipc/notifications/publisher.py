@@ -25,6 +25,7 @@ from zmqpub.ipc.notifications.feeder import Feeder
 from zmqpub.ipc.process import Process, UnixProcess, find_program
 from zmqpub.publisher import ActiveNotifier
 from zmqpub.replay.snapshot import SnapshotSource
+from zmqpub.settings import Settings
 from zmqpub.stats import Stats
 from zmqpub.wire import Topic
 
@@ -102,6 +103,7 @@ class SpawnedPublisher:
         self._lock = threading.Lock()
         self._thread = LoopThread.shared()
         self.on_full: OnFull = settings.get("on_full", "wait")
+        self._linger: float | None = settings.get("linger", Settings().linger)
         began = threading.Event()
         outcome: list[Exception | None] = []
         feeder_of: list[Feeder] = []
@@ -259,7 +261,7 @@ class SpawnedPublisher:
         try:
             taken = self._backlog.wait_taken(_CLOSE_PATIENCE)
             if taken:
-                seconds = None if linger is _UNSET else linger
+                seconds = self._linger if linger is _UNSET else linger
                 self._thread.call(self._feeder.close, seconds, linger is _UNSET)
         except (IpcError, ClosedError):  # it is gone already
             taken = self._backlog.is_empty()
