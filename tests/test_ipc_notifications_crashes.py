@@ -9,6 +9,8 @@ import random
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from ipc_story import ANY_PORT, TOPICS, Listener, hand_over, messages, program, story
 from remote_publisher import free_port
 from synthetic import transaction
@@ -162,6 +165,68 @@ def test_a_child_that_cannot_be_spawned_is_spawned_later() -> None:
         publisher.transaction_added_to_mempool(transaction(1), 1)
         assert publisher.flush(PATIENCE)
         assert publisher.link_stats().acknowledged == 1
+
+
+def test_a_new_epoch_begins_with_the_parent_and_not_with_each_child(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal")
+    epochs = []
+    for number in range(2):
+        with SpawnedPublisher(options(), journal_path=path, journal_bytes=JOURNAL // 16, journal_restart="new_epoch") as publisher:
+            epochs.append(publisher.epoch)
+            publisher.transaction_added_to_mempool(transaction(number), 1)
+            assert publisher.flush(PATIENCE)
+            kill_child(publisher)
+            publisher.transaction_added_to_mempool(transaction(number + 10), 2)
+            assert publisher.flush(PATIENCE)
+            assert publisher.epoch == epochs[-1]
+            assert publisher.link_stats().restarts == 1
+    assert epochs[0] != epochs[1]
+
+
+CHILD = """#!{python}
+import sys
+from zmqpub.ipc.notifications import hands
+from zmqpub.ipc.notifications.child import serve_parent
+from zmqpub.ipc.process import UnixProcess
+
+hands._FLUSH_PATIENCE = hands._LAST_LINGER = 0.2
+sys.exit(serve_parent(UnixProcess().check_spawned(sys.argv)))
+"""
+
+
+def test_a_child_ends_however_many_wait_for_a_flush(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    child.write_text(CHILD.format(python=sys.executable))
+    child.chmod(0o700)
+
+    def flush() -> None:
+        with contextlib.suppress(zmqpub.ZmqPubError):
+            publisher.flush()
+
+    settings: dict[str, Any] = {"program": child, "slow_subscriber": "wait", "linger": 0.0}
+    with (
+        SpawnedPublisher({"zmqpubrawtx": ANY_PORT, "zmqpubrawtxhwm": 10}, **settings) as publisher,
+        zmq.Context() as context,
+        context.socket(zmq.SUB) as stuck,
+    ):
+        stuck.linger, stuck.rcvhwm, stuck.rcvbuf = 0, 1, 4096
+        stuck.subscribe(b"")
+        stuck.connect(publisher.active_notifiers()[0].address)
+        eventually(lambda: publisher.stats().notifiers[0].wanted, "nobody subscribed")
+        for number in range(200):
+            publisher.transaction_added_to_mempool(transaction(number, size=100_000), number)
+        assert not publisher.flush(0.5)
+        flushes = [threading.Thread(target=flush) for _ in range(40)]
+        for thread in flushes:
+            thread.start()
+        time.sleep(0.5)
+        pid = publisher.link_stats().process_id
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: is_gone(pid), "the child stays")
+    for thread in flushes:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def test_a_child_whose_parent_is_killed_sends_what_it_has_and_ends(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -77,7 +78,8 @@ async def _serve(sock: socket.socket) -> None:
             await end.wait()
             broken.cancel()
             # The loop goes on meanwhile: a parent that is still there sees its calls answered.
-            await loop.run_in_executor(None, hands.finish)
+            with ThreadPoolExecutor(1) as own:  # the loop's may be full of flushes, which end with the publisher only
+                await loop.run_in_executor(own, hands.finish)
             transport.abort()
             parent.source = None
             del server, init

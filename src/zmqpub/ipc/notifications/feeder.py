@@ -215,7 +215,9 @@ class Feeder:
             self._lane = None
         if self.snapshot is not None:
             await self._call("setSnapshot", self._send_snapshot(capability), self._start_timeout)
-        self._asked = PublisherOptions({}, self._asked.settings, self._asked.directory, resume=True)
+        # journal_restart is about this process, and not about children: these go on.
+        settings = {name: "continue" if name == "journal_restart" else value for name, value in self._asked.settings.items()}
+        self._asked = PublisherOptions({}, settings, self._asked.directory, resume=True)
         self._connected_is(True)
         self._tell_started(None)
         return None
