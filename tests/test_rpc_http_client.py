@@ -318,6 +318,37 @@ def test_no_answer_in_time(node: HttpNode, rpc: HttpRpc) -> None:
         rpc.execute("a", timeout=0)
 
 
+def test_the_deadline_is_one_for_all_addresses_of_a_host(node: HttpNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    mute, refusing = ("127.0.0.1", 1), ("127.0.0.1", 2)
+    times: list[float] = []
+    connect = socket.socket.connect
+
+    def connected(self: socket.socket, address: tuple[str, int]) -> None:
+        if address == mute:
+            times.append(self.gettimeout() or 0.0)
+            time.sleep(times[-1])
+            raise TimeoutError("timed out")
+        if address == refusing:
+            raise ConnectionRefusedError(111, "refused")
+        connect(self, address)
+
+    def found(*addresses: tuple[str, int]) -> None:
+        where = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **keywords: where)
+
+    monkeypatch.setattr(socket.socket, "connect", connected)
+    found(mute, mute, mute)
+    with HttpRpc("http://somewhere", timeout=0.2) as rpc, pytest.raises(errors.IpcTimeoutError):
+        rpc.execute("uptime")
+    assert sum(times) < 0.3
+    found(refusing, ("127.0.0.1", node.port))
+    with HttpRpc("http://somewhere") as rpc:
+        assert rpc.execute("uptime") == ["uptime", [], "/"]
+    found(refusing, refusing)
+    with HttpRpc("http://somewhere") as rpc, pytest.raises(errors.IpcConnectError, match="refused"):
+        rpc.execute("uptime")
+
+
 def test_an_answer_that_drips_ends_at_the_deadline(node: HttpNode, rpc: HttpRpc) -> None:
     def drip(seen: Seen, connection: socket.socket) -> bool:
         for at in range(len(OK)):

@@ -72,8 +72,7 @@ class Connection:
 
     def __init__(self, host: str, port: int, deadline: Deadline) -> None:
         """Connect. Raises OSError, TimeoutError among them."""
-        plain = socket.create_connection((host, port), timeout=deadline.timeout())
-        self._socket = _Socket(plain.family, plain.type, plain.proto, fileno=plain.detach())
+        self._socket = _connected(host, port, deadline)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._http = http.client.HTTPConnection(host, port)
         self._http.auto_open = 0
@@ -124,6 +123,26 @@ class Connection:
     def close(self) -> None:
         self._http.close()
         self._socket.close()
+
+
+def _connected(host: str, port: int, deadline: Deadline) -> _Socket:
+    """As socket.create_connection(), but with one deadline for all addresses of the host, where that has one for each."""
+    trouble = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            connecting = _Socket(family, kind, protocol)
+        except OSError as error:  # the system has no IPv6
+            trouble = error
+            continue
+        try:
+            connecting.settimeout(deadline.timeout())
+            connecting.connect(address)
+        except OSError as error:
+            connecting.close()
+            trouble = error
+        else:
+            return connecting
+    raise trouble
 
 
 def _body(response: http.client.HTTPResponse, most: int) -> bytes:
