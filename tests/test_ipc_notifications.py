@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ pytest.importorskip("capnp", reason="zmqpub[ipc] is not installed")
 
 import zmqpub
 from zmqpub import BindError, ClosedError, ConfigError, DecodeError, JournalError
-from zmqpub.errors import IpcConnectError
+from zmqpub.errors import IpcConnectError, IpcError
 from zmqpub.ipc.notifications import SpawnedPublisher
+from zmqpub.ipc.process import UnixProcess
 
 PATIENCE = 60.0
 EVERYTHING: dict[str, object] = {**{f"zmqpub{topic}": ANY_PORT for topic in TOPICS}, "zmqpubreplay": ANY_PORT}
@@ -335,6 +337,40 @@ def test_close_does_not_wait_for_a_child_that_is_stuck(monkeypatch: pytest.Monke
     closing.join(PATIENCE)
     assert not closing.is_alive()
     assert publisher.link_stats().process_id is None
+
+
+@pytest.mark.parametrize("stuck", [True, False])
+def test_close_ends_the_calls_that_wait_for_a_child(monkeypatch: pytest.MonkeyPatch, stuck: bool) -> None:
+    monkeypatch.setattr("zmqpub.ipc.notifications.feeder._END_PATIENCE", 0.2)
+
+    class Once(UnixProcess):
+        spawned = 0
+
+        def spawn(self, exe_name: str, argv0: str | os.PathLike[str] | None = None) -> tuple[int, socket.socket]:
+            self.spawned += 1
+            if self.spawned > 1:
+                raise IpcConnectError(exe_name, None, None, "no more")
+            return super().spawn(exe_name, argv0)
+
+    def call(method: Callable[[], object]) -> None:
+        try:
+            method()
+        except (ClosedError, IpcError) as error:
+            ended.append(error)
+
+    ended: list[Exception] = []
+    publisher = SpawnedPublisher({"zmqpubrawtx": ANY_PORT}, process=Once())
+    os.kill(child_of(publisher), signal.SIGSTOP if stuck else signal.SIGKILL)
+    while not stuck and publisher.link_stats().process_id is not None:
+        time.sleep(0.01)
+    threads = [threading.Thread(target=call, args=(method,), daemon=True) for method in (publisher.flush, publisher.stats)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    publisher.close()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(ended) == 2
 
 
 def test_a_forked_child_has_no_part_in_it() -> None:

@@ -142,6 +142,7 @@ class Feeder:
             self._backlog.close("the publisher was closed")
             if self._lane is not None:
                 self._lane.close()
+            self._connected.set()  # whoever waits for a child sees that none comes
             self._finished.set()
 
     def wake(self) -> None:
@@ -367,7 +368,7 @@ class Feeder:
             except asyncio.TimeoutError:
                 raise IpcTimeoutError(self._address, "Notifications", method, "there is no process yet") from None
         if self._capability is None:
-            raise self._gone(method)
+            raise ClosedError("the publisher was closed") if self._stopping else self._gone(method)
         return self._capability
 
     async def _call(self, method: str, awaitable: Any, timeout: float | None) -> Any:
