@@ -296,6 +296,11 @@ def test_flush_tells_that_it_was_not_in_time() -> None:
             publisher.transaction_added_to_mempool(transaction(1), 1)
             assert publisher.flush(0.3) is False
         assert publisher.flush(PATIENCE)
+        with stopped(child_of(publisher)):  # which has acknowledged everything, and does not answer
+            start = time.monotonic()
+            assert publisher.flush(0.3) is False
+            assert time.monotonic() - start < PATIENCE / 2
+        assert publisher.flush(PATIENCE)
 
 
 # ---- the end ----

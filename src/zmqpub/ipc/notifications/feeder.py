@@ -59,6 +59,8 @@ _LONGEST_PAUSE: Final = 5.0
 """Seconds between the end of a child and the next one; doubled while they die young."""
 _OLD: Final = 10.0
 """Seconds after which a child's end says nothing about the next one's."""
+_ANSWER_PATIENCE: Final = 0.25
+"""Seconds for which an answer may be under way."""
 _END_PATIENCE: Final = 15.0
 """Seconds that a child whose socket was closed has to end; it flushes meanwhile."""
 
@@ -323,7 +325,8 @@ class Feeder:
 
     async def flush(self, timeout: float | None) -> bool:
         capability = await self._there("flush", timeout)
-        return bool(await self._call("flush", _flushed(capability, timeout), None))
+        # The child says in time that it was not enough, unless it is stuck.
+        return bool(await self._call("flush", _flushed(capability, timeout), None if timeout is None else timeout + _ANSWER_PATIENCE))
 
     async def add_notifier(self, topic: str, address: str, hwm: int) -> ActiveNotifier:
         capability = await self._there("addNotifier", None)
