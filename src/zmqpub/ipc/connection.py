@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from zmqpub.ipc.versions import INSTEAD, SINCE, NodeVersion
 from zmqpub.ipc.waits import Waits
 from zmqpub.ipc.wire import Facts, Wire
 
-__all__ = ["Link", "Remote", "begin"]
+__all__ = ["Link", "Remote", "begin", "close_unwanted"]
 
 _numbers: Final = itertools.count(1)
 _OLD_MINING: Final = ("Mining", "BlockTemplate")
@@ -317,6 +316,9 @@ class Link:
         await remote.stop_waits()
         while remote.pending and not wire.closed:
             await asyncio.sleep(0.001)
+        if tell and wire.usual_lane_stuck():
+            with contextlib.suppress(IpcError):
+                await wire.change_lane()
         if tell and not wire.closed:
             await wire.ask(OPERATIONS[f"{remote.interface}.destroy"], remote, {}, wire.lane)
         remote.forget()
@@ -352,7 +354,7 @@ class Link:
     def forget_descriptor(self) -> None:
         """In a forked child: the peer shall see the parent's end, and not wait for the child's. Only where the loop cannot go on here."""
         if self.wire is not None and self.kj.ident != threading.get_ident():
-            os.close(self.wire.descriptor)
+            self.wire.transport.forget()
 
 
 def begin(kj: KjLoop, number: int, call: Call, address: str) -> None:
@@ -362,6 +364,15 @@ def begin(kj: KjLoop, number: int, call: Call, address: str) -> None:
         call.fail(DisconnectedError(address, call.operation.interface, call.operation.method, "the connection was closed"))
     else:
         link.begin(call)
+
+
+def close_unwanted(kj: KjLoop, facts: Facts) -> bool:
+    """Close the connection with these facts, as who asked for it has given up; False where there is none."""
+    for link in kj.connections.values():
+        if getattr(link, "facts", None) is facts:
+            link.close()
+            return True
+    return False
 
 
 def _by_position(method: Any) -> Any:

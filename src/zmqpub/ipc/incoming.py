@@ -63,7 +63,6 @@ class Connection:
         self._threads = 0
         self._asking = 0
         self._janitor: Lane | None = None
-        self._fd = sock.fileno()
         self._transport = SocketTransport(kj.loop, sock, on_lost=self._lost, stop_reading_when_full=True)
         self._transport.rewrite = rewrite_exception
         self._server = capnp.TwoPartyServer(
@@ -119,6 +118,8 @@ class Connection:
             janitor = self._janitor
             janitor.busy = True
             janitor.run(call, method, (), janitor.leave)
+            if self.closed.done():  # a call under way held the object for longer than the connection lasted
+                janitor.close()
 
     # ---- threads ----
 
@@ -214,7 +215,7 @@ class Connection:
 
     def forget_descriptor(self) -> None:
         """In a forked child: the connection is the parent's alone."""
-        os.close(self._fd)
+        self._transport.forget()
 
     def _protocol_ended(self, disconnected: Any) -> None:
         if not disconnected.cancelled():
@@ -222,7 +223,7 @@ class Connection:
         self._transport.close()
 
     def _check_greeting(self) -> None:
-        if not self.greeted or self.refused is not None:
+        if not self.greeted or self._one_too_many:
             log.debug("IPC: a peer of %s did not make a call within %g s", self.address, self.limits.handshake_timeout)
             self.abort()
 

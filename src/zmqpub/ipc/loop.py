@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import ctypes
 import os
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -41,6 +42,8 @@ class KjLoop:
         self.forked = False
         self.connections: dict[int, Any] = {}
         """What is open, by number: see `zmqpub.ipc.connection`."""
+        self.listening: set[socket.socket] = set()
+        """Where peers may connect: not in a forked child, where nobody would answer them."""
         self.tasks: set[asyncio.Task[Any]] = set()
         self._users = 0
         self._manager: Any = None
@@ -385,6 +388,8 @@ def _in_forked_child() -> None:
         for connection in kj.connections.values():
             with contextlib.suppress(OSError):
                 connection.forget_descriptor()
+        for sock in kj.listening:
+            sock.close()
     _loops.clear()
     LoopThread._shared = None
     LoopThread._shared_lock = threading.Lock()

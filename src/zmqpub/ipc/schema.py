@@ -6,6 +6,7 @@ files into pycapnp's global one.
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,15 @@ def load_v30() -> Any:
 def load_file(path: str | Path) -> Any:
     """A file by a parser of its own. It has to be good: what is wrong in it ends the process, without an exception."""
     return capnp.SchemaParser().load(str(path))
+
+
+def _in_forked_child() -> None:
+    """Another thread may have been loading."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
 
 
 @cache

@@ -141,7 +141,10 @@ async def _run(servant: Servant, method: Method, context: Any, function: Any, ki
     handed_over = False
     lane: handling.Lane | None = None
     try:
-        known = connection.only_lane(named) or await connection.find_lane(threads.thread if named else None)
+        try:
+            known = connection.only_lane(named) or await connection.find_lane(threads.thread if named else None)
+        except Exception as error:  # what stands there is no thread, or its name no text
+            return unreadable(str(call), error)
         if isinstance(known, Refusal):
             return known
         await known.enter()
@@ -150,8 +153,12 @@ async def _run(servant: Servant, method: Method, context: Any, function: Any, ki
             return handling.run_inline(str(call), function, args)
         if kind == ASYNC:
             return await handling.run_async(call, function, args)
+        try:
+            answer = known.run(call, function, args, lambda: _finished(connection, known, call))
+        except RuntimeError as error:  # the system has no thread left
+            return refusal_of(error, str(call))
         lane, handed_over = None, True
-        outcome = await known.run(call, function, args, lambda: _finished(connection, known, call))
+        outcome = await answer
         return await handling.run_async(call, _itself, (outcome,)) if asyncio.iscoroutine(outcome) else outcome
     except asyncio.CancelledError as error:
         call.cancel()

@@ -43,6 +43,7 @@ class Server:
     def listen(self, sock: socket.socket, init: object, address: str) -> None:
         sock.setblocking(False)
         self._listening[sock.fileno()] = sock, init, address
+        self._kj.listening.add(sock)
         self._kj.loop.add_reader(sock.fileno(), self._accept, sock, init, address)
 
     def _accept(self, sock: socket.socket, init: object, address: str) -> None:
@@ -92,6 +93,7 @@ class Server:
     def stop_listening(self) -> None:
         for fd, (sock, _, _) in self._listening.items():
             self._kj.loop.remove_reader(fd)
+            self._kj.listening.discard(sock)
             sock.close()
         self._listening.clear()
 

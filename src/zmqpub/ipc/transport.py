@@ -241,6 +241,11 @@ class SocketTransport(asyncio.Transport):
         """What was not sent yet is dropped."""
         self._lose("Connection aborted.")
 
+    def forget(self) -> None:
+        """In a forked child, where the loop does not run: close its copy of the socket. Its number, if the socket was closed already, is
+        another's."""
+        self._socket.close()
+
     def _lose(self, reason: str) -> None:
         self._closing = True
         self._unsent, self._unsent_bytes = [], 0

@@ -86,7 +86,6 @@ class Wire:
     transport: SocketTransport
     stream: Any
     client: Any
-    descriptor: int
     version: NodeVersion = NodeVersion.V30
     plain: bool = False
     """No call needs to be translated for the peer's version."""
@@ -112,7 +111,6 @@ class Wire:
     @classmethod
     async def open(cls, link: Link, sock: socket.socket, max_message_bytes: int) -> Wire:
         """Set a connection up and see what the peer is. Takes ``sock`` over, and closes it if it fails."""
-        descriptor = sock.fileno()
         try:
             transport = SocketTransport(link.kj.loop, sock)
             stream = open_stream(transport)
@@ -120,7 +118,7 @@ class Wire:
             sock.close()
             raise
         client = capnp.TwoPartyClient(stream, traversal_limit_in_words=max(1024, max_message_bytes // 8))
-        wire = cls(link, link.facts, transport, stream, client, descriptor)
+        wire = cls(link, link.facts, transport, stream, client)
         try:
             wire._farewell = client.on_disconnect()
             wire._farewell.add_done_callback(wire._gone)
