@@ -19,7 +19,7 @@ from zmqpub.ipc import codec
 from zmqpub.ipc.backoff import Reconnect
 from zmqpub.ipc.client_calls import AsyncCall
 from zmqpub.ipc.codec import OPERATIONS, Operation
-from zmqpub.ipc.connection import Link, Opener, begin
+from zmqpub.ipc.connection import Link, Opener, begin, close_unwanted
 from zmqpub.ipc.loop import KjLoop, kj_loop_here
 from zmqpub.ipc.session import DEADLINE, MAX_CALLS, MAX_MESSAGE_BYTES, Handle, Session, checked_deadline, opener, reconnect_settings
 from zmqpub.ipc.versions import NodeVersion
@@ -93,6 +93,7 @@ class AsyncConnecting:
         try:
             number: int = await kj.outcome(_open(kj, self._facts, self._connector, self._deadline, self._reconnect, self._size))
         except BaseException:
+            close_unwanted(kj, self._facts)
             await entry.__aexit__(None, None, None)
             raise
         session = _LoopSession(kj, number, self._facts, self._deadline, entry)
@@ -134,6 +135,8 @@ class _AsyncObject(Handle):
         session = self._session
         if self._destroyed:
             return
+        if session.kj.alive and not session.closed:
+            _checked_loop(session.kj)
         self._destroyed = True
         try:
             if not session.closed:
@@ -148,9 +151,7 @@ class _AsyncObject(Handle):
         kj = session.kj
         if self._destroyed or session.closed or not kj.alive:
             self._check(operation)
-        loop = asyncio.get_running_loop()
-        if loop is not kj.loop:
-            raise RuntimeError("this connection belongs to another event loop")
+        loop = _checked_loop(kj)
         call = AsyncCall(operation, self._number, fields, loop)
         begin(kj, session.number, call, session.facts.address)
         timer = None if limit is None else loop.call_later(limit, _expire, kj, session.number, call, session.gave_up, limit)
@@ -166,6 +167,7 @@ class _AsyncObject(Handle):
     async def _in_loop(self, what: str, *args: Any) -> None:
         session = self._session
         limit = session.deadline if session.deadline != math.inf else _FAREWELL
+        _checked_loop(session.kj)
         outcome = session.kj.outcome(_on_link(session.kj, session.number, what, args))
         try:
             await asyncio.wait_for(outcome, limit)
@@ -230,6 +232,8 @@ class AsyncInit(_AsyncObject):
         session = self._session
         if session.closed:
             return
+        if session.kj.alive:
+            _checked_loop(session.kj)
         session.closed = True
         try:
             if not session.kj.forked:
@@ -414,6 +418,14 @@ class AsyncBlockTemplate(_AsyncObject):
 
 _ECHO: Final = OPERATIONS["Echo.echo"]
 _EXECUTE: Final = OPERATIONS["Rpc.executeRpc"]
+
+
+def _checked_loop(kj: KjLoop) -> asyncio.AbstractEventLoop:
+    """The running loop, if it is the connection's: in another one, and its thread, the process would end."""
+    loop = asyncio.get_running_loop()
+    if loop is not kj.loop:
+        raise RuntimeError("this connection belongs to another event loop")
+    return loop
 
 
 # ---- in the loop ----

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -20,9 +21,19 @@ from zmqpub.ipc import codec
 from zmqpub.ipc.backoff import Reconnect
 from zmqpub.ipc.client_calls import Call, SyncCall
 from zmqpub.ipc.codec import OPERATIONS, Operation
-from zmqpub.ipc.connection import Link, begin
+from zmqpub.ipc.connection import Link, begin, close_unwanted
 from zmqpub.ipc.loop import KjLoop, LoopThread
-from zmqpub.ipc.session import DEADLINE, MAX_CALLS, MAX_MESSAGE_BYTES, Handle, Session, checked_deadline, opener, reconnect_settings
+from zmqpub.ipc.session import (
+    DEADLINE,
+    MAX_CALLS,
+    MAX_MESSAGE_BYTES,
+    Handle,
+    Session,
+    checked_deadline,
+    close_link,
+    opener,
+    reconnect_settings,
+)
 from zmqpub.ipc.versions import NodeVersion
 from zmqpub.ipc.wire import Facts
 from zmqpub.rpc import calls as json_calls
@@ -84,12 +95,13 @@ def connect_over(
 
 
 def _opened(address: str, sock: socket.socket | None, connector: Any, deadline: float, reconnect: Reconnect | None, size: int) -> Init:
+    thread = LoopThread.shared()
+    facts = Facts(address)
     try:
-        thread = LoopThread.shared()
-        facts = Facts(address)
         number = thread.call(_open, thread.kj, facts, sock, connector, deadline, reconnect, size)
     except BaseException:
-        if sock is not None:
+        # By the loop, which may have the descriptor in use: closed here, its number would be another one's at once.
+        if not thread.post(_discard, thread.kj, facts, sock) and sock is not None:
             sock.close()
         raise
     return Init(_ThreadSession(thread, number, facts, deadline), 0)
@@ -97,8 +109,19 @@ def _opened(address: str, sock: socket.socket | None, connector: Any, deadline: 
 
 async def _open(kj: KjLoop, facts: Facts, sock: Any, connector: Any, deadline: float, reconnect: Reconnect | None, size: int) -> int:
     link = Link(kj, facts, connector, reconnect, size, MAX_CALLS)
-    await link.open(sock, deadline)
+    try:
+        await link.open(sock, deadline)
+    except BaseException:
+        if sock is not None:
+            sock.close()
+        raise
     return link.number
+
+
+def _discard(kj: KjLoop, facts: Facts, sock: socket.socket | None) -> None:
+    """Nobody takes the connection. The task that makes it, if it is still at it, has been cancelled, and closes the socket."""
+    if not close_unwanted(kj, facts) and sock is not None:
+        sock.close()
 
 
 class _ThreadSession(Session):
@@ -143,7 +166,7 @@ class _Object(Handle):
         call = SyncCall(operation, self._number, fields)
         thread.hand_over(begin, thread.kj, session.number, call, session.facts.address)
         try:
-            answered = call.answer.acquire(True, -1 if limit is None else limit)
+            answered = call.answer.acquire(True, -1 if limit is None else min(limit, threading.TIMEOUT_MAX))
         except BaseException:
             thread.post(_abandon, thread.kj, session.number, call)
             raise
@@ -225,8 +248,11 @@ class Init(_Object):
             return
         session.closed = True
         try:
-            if not session.kj.forked and session.kj.alive and not session.thread.here:
-                session.thread.call(_close_link, session.kj, session.number)
+            if not session.kj.forked and session.kj.alive:
+                if session.thread.here:  # as in a finalizer
+                    close_link(session.kj, session.number)
+                else:
+                    session.thread.call(_close_link, session.kj, session.number)
         finally:
             self._clean_up()
             session.clean_up()
@@ -424,6 +450,4 @@ async def _on_link(kj: KjLoop, number: int, what: str, args: tuple[Any, ...]) ->
 
 
 async def _close_link(kj: KjLoop, number: int) -> None:
-    link = kj.connections.get(number)
-    if link is not None:
-        link.close()
+    close_link(kj, number)

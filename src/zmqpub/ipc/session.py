@@ -18,7 +18,17 @@ from zmqpub.ipc.wire import Facts
 if TYPE_CHECKING:
     from zmqpub.rpc.http_transport import HttpTransport
 
-__all__ = ["DEADLINE", "MAX_CALLS", "MAX_MESSAGE_BYTES", "Handle", "Session", "checked_deadline", "opener", "reconnect_settings"]
+__all__ = [
+    "DEADLINE",
+    "MAX_CALLS",
+    "MAX_MESSAGE_BYTES",
+    "Handle",
+    "Session",
+    "checked_deadline",
+    "close_link",
+    "opener",
+    "reconnect_settings",
+]
 
 DEADLINE: Final = 30.0
 MAX_MESSAGE_BYTES: Final = 64 << 20
@@ -68,7 +78,7 @@ class Session:
     def __del__(self) -> None:
         if not self.closed and not self.kj.forked:
             self.closed = True
-            self.kj.post(_close, self.kj, self.number)
+            self.kj.post(close_link, self.kj, self.number)
             self.clean_up()
             warnings.warn(f"the connection to {self.facts.address} was not closed", ResourceWarning, stacklevel=2)
 
@@ -152,7 +162,7 @@ def checked_deadline(deadline: float | None, max_message_bytes: int) -> float:
 # ---- in the loop ----
 
 
-def _close(kj: KjLoop, number: int) -> None:
+def close_link(kj: KjLoop, number: int) -> None:
     link = kj.connections.get(number)
     if link is not None:
         link.close()

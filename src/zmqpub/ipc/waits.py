@@ -118,21 +118,24 @@ class Waits:
         flag = False
         attempts = 0
         try:
-            while not wire.closed and attempts < _ATTEMPTS and any(call.abandoned or call.interrupted for call in self._active):
-                ends, nulls = self._ends, self._nulls
-                await wire.ask(interrupt, remote, {})
-                flag = True
-                while self._ends == ends and not wire.closed:
-                    self._changed.clear()
-                    try:
-                        await asyncio.wait_for(self._changed.wait(), _PATIENCE)
-                    except asyncio.TimeoutError:
-                        attempts += 1
-                        break
-                if self._nulls != nulls:
-                    flag = False
-            if flag and not wire.closed:
-                await self._take_flag()
+            while True:
+                while not wire.closed and attempts < _ATTEMPTS and any(call.abandoned or call.interrupted for call in self._active):
+                    ends, nulls = self._ends, self._nulls
+                    await wire.ask(interrupt, remote, {})
+                    flag = True
+                    while self._ends == ends and not wire.closed:
+                        self._changed.clear()
+                        try:
+                            await asyncio.wait_for(self._changed.wait(), _PATIENCE)
+                        except asyncio.TimeoutError:
+                            attempts += 1
+                            break
+                    if self._nulls != nulls:
+                        flag = False
+                if not flag or wire.closed:
+                    break
+                flag = False
+                await self._take_flag()  # meanwhile others may be given up
         except UnimplementedError:
             self._interrupt = None
         except IpcError:
@@ -145,8 +148,10 @@ class Waits:
         method, fields = _FLAG_TAKERS[remote.interface]
         lane = await wire.borrow()
         operation = OPERATIONS[f"{remote.interface}.{method}"]
-        value = await wire.ask(operation, remote, dict(fields), lane)
-        wire.give_back(lane)
+        try:
+            value = await wire.ask(operation, remote, dict(fields), lane)
+        finally:
+            wire.give_back(lane)
         if operation.makes is not None and value is not None:
             wire.link.release(value)
 
