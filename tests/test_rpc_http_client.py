@@ -275,6 +275,7 @@ def test_garbage(node: HttpNode, rpc: HttpRpc, garbage: bytes) -> None:
         (reply("hello"), "no JSON"),
         (reply(""), "no JSON"),
         (reply("[" * 100_000), "no JSON"),
+        (reply('{"error":{"code":-28},"x":' + "[" * 100_000), "no JSON"),
         (reply(b"\xff\xfe\x00"), "no JSON"),
         (reply("[1]"), "no JSON-RPC response"),
         (reply("null"), "no JSON-RPC response"),

@@ -118,6 +118,12 @@ def test_what_fails_inside_stays_inside(table: RpcTable, method: str, caplog: py
     assert f"the command {method} failed" in caplog.text
 
 
+def test_numbers_that_json_has_not_are_not_answered(table: RpcTable) -> None:
+    table.add("give", lambda number: number)
+    assert json.loads(table.execute_rpc('{"method": "give", "params": [1e999], "id": 1}'))["error"]["code"] == -32603
+    assert json.loads(table.execute_rpc('{"method": "give", "params": [1e300], "id": 1}'))["result"] == 1e300
+
+
 def test_functions_say_what_they_take() -> None:
     table = RpcTable()
 

@@ -112,7 +112,7 @@ def says_warmup(answer: bytes) -> bool:
         return False
     try:
         replies = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     errors = [reply.get("error") if isinstance(reply, dict) else None for reply in (replies if isinstance(replies, list) else [replies])]
     return all(isinstance(error, dict) and error.get("code") == RpcCode.IN_WARMUP for error in errors)

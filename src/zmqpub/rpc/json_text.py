@@ -6,6 +6,7 @@ A value is None, a bool, a str, a list, a `Number`, or `Members`; for writing al
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from json.encoder import encode_basestring
 from typing import Any, NoReturn
@@ -141,6 +142,8 @@ def _write(value: Any, put: Any) -> None:
     elif isinstance(value, int):
         put(str(value))
     elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no place in JSON")
         put(f"{value:.16g}")
     elif isinstance(value, Mapping | Members):
         separator = "{"
