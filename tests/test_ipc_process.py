@@ -59,6 +59,11 @@ def test_other_addresses_are_errors_that_name_them(address: str) -> None:
     assert is_disabled(address) == (address in ("", "0"))
 
 
+def test_half_of_a_surrogate_pair_is_no_path() -> None:
+    with pytest.raises(IpcAddressError, match=r"'unix:/a\\ud800': a path cannot contain"):
+        parse_address("unix:/a\ud800")
+
+
 def test_a_path_that_is_too_long_is_refused_with_its_length() -> None:
     directory = "/" + "d" * 50
     longest = "unix:" + "x" * (MAX_PATH - len(directory) - 1)

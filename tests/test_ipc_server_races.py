@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -214,3 +215,96 @@ print("fine")
         str(path),
     )
     assert (done.returncode, done.stdout) == (0, "fine\n"), done
+
+
+# ---- handlers that fail in odd ways ----
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("there is no text")
+
+
+class Failing:
+    def make_echo(self) -> Failing:
+        return self
+
+    def echo(self, echo: str) -> str:
+        if echo == "unspeakable":
+            raise Unspeakable
+        if echo == "import":
+            from zmqpub.ipc import there_is_no_such_thing
+
+            return str(there_is_no_such_thing)
+        if echo == "exit":
+            raise SystemExit(3)
+        return echo
+
+
+class InlineFailing(Failing):
+    @ipc.inline
+    def echo(self, echo: str) -> str:
+        return super().echo(echo)
+
+
+class AsyncFailing(Failing):
+    async def echo(self, echo: str) -> str:  # type: ignore[override]
+        return super().echo(echo)
+
+
+@pytest.mark.parametrize("handler", [Failing, InlineFailing, AsyncFailing])
+def test_a_handler_may_fail_in_any_way(path: Path, handler: type[Failing]) -> None:
+    with serving(path, handler()), ipc.connect(f"unix:{path}", deadline=10) as init:
+        echo = init.make_echo()
+        for how, text in (("unspeakable", "Unspeakable"), ("import", "cannot import name"), ("exit", "3")):
+            with pytest.raises(errors.RemoteError) as caught:
+                echo.echo(how)
+            assert text in caught.value.message
+            assert "Traceback" not in caught.value.message
+            assert "/" not in caught.value.message
+        assert echo.echo("x") == "x"
+
+
+class Interrupted(Failing):
+    """A Mining."""
+
+    def __init__(self) -> None:
+        self.waiting = threading.Event()
+
+    def make_mining(self) -> Interrupted:
+        return self
+
+    def wait_tip_changed(self, current_tip: bytes, timeout: float | None) -> None:
+        ipc.on_cancel(lambda: sys.exit(4))
+        self.waiting.set()
+        time.sleep(0.2)
+
+    def interrupt(self) -> None:
+        sys.exit(5)
+
+
+def test_what_is_called_in_the_loop_does_not_end_it(path: Path) -> None:
+    served = Interrupted()
+    with serving(path, served) as listener:
+        init = ipc.connect(f"unix:{path}")
+        mining = init.make_mining()
+        waiting = threading.Thread(target=_until_disconnected, args=(lambda: mining.wait_tip_changed(bytes(32)),))
+        waiting.start()
+        assert served.waiting.wait(10)
+        mining.interrupt()
+        init.close()
+        waiting.join()
+        until(lambda: not listener.connections, "it is still connected")
+        with ipc.connect(f"unix:{path}") as init:
+            assert init.make_echo().echo("x") == "x"
+
+
+class Euros(Sleeper):
+    def echo(self, echo: str) -> str:
+        return "€" * 30_000
+
+
+def test_the_size_of_an_answer_is_that_of_its_bytes(path: Path) -> None:
+    with serving(path, Euros(), max_message_bytes=65_536), ipc.connect(f"unix:{path}", deadline=10) as init:
+        with pytest.raises(errors.RemoteError, match="an answer of 90000 bytes is larger than the limit"):
+            init.make_echo().echo("x")

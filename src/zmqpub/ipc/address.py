@@ -51,7 +51,10 @@ def parse_address(address: str, data_dir: str | os.PathLike[str] | None = None, 
     else:
         raise IpcAddressError(address, None, None, "no known address: expected 'auto', 'unix' or 'unix:<path>'")
     path = Path(os.path.abspath(path))
-    written = os.fsencode(path)
+    try:
+        written = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise IpcAddressError(ascii(address), None, None, "a path cannot contain half of a surrogate pair") from None
     if b"\0" in written:
         raise IpcAddressError(canonical(path), None, None, "a path cannot contain a zero byte")
     if len(written) > MAX_PATH:

@@ -70,9 +70,18 @@ def refusal_of(error: BaseException, call: str) -> Refusal:
         return Refusal(FAILED, error.cause)
     # As text: a log record that kept the exception would keep its frames, and with them what only the loop's thread may free.
     log.warning("IPC: %s failed: %s", call, "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip())
-    # Of the operating system's errors without the file's name.
-    text = error.strerror or "" if isinstance(error, OSError) else str(error)
-    return Refusal(FAILED, f"std::exception: {text or type(error).__name__}")
+    return Refusal(FAILED, f"std::exception: {_text_of(error) or type(error).__name__}")
+
+
+def _text_of(error: BaseException) -> str:
+    """What it says, without the names of files that Python itself puts there; empty where it cannot say it."""
+    if isinstance(error, OSError):
+        return error.strerror or ""
+    try:
+        text = str(error)
+    except Exception:
+        return ""
+    return text.removesuffix(f" ({error.path})") if isinstance(error, ImportError) else text
 
 
 def rewrite_exception(message: bytes) -> bytes:

@@ -66,7 +66,7 @@ class Call:
         for callback in callbacks:
             try:
                 callback()
-            except Exception as error:
+            except BaseException as error:
                 refusal_of(error, f"the cancellation of {self}")
 
     def finish(self) -> None:
@@ -219,7 +219,7 @@ async def run_async(call: Call, method: Callable[..., Any], args: tuple[Any, ...
 def run_inline(call_name: str, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
         return method(*args)
-    except Exception as error:
+    except BaseException as error:  # SystemExit, too, which would end the loop
         return refusal_of(error, call_name)
 
 

@@ -261,5 +261,5 @@ class Connection:
 def _quietly(name: str, method: Callable[[], object]) -> None:
     try:
         method()
-    except Exception as error:
+    except BaseException as error:
         refusal_of(error, name)

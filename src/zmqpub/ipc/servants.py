@@ -208,7 +208,7 @@ def write_nothing(servant: Servant, results: Any, value: object) -> None:
 def write_text(servant: Servant, results: Any, value: str) -> Refusal | None:
     if not isinstance(value, str):
         raise TypeError(f"expected a str, got {type(value).__name__}")
-    refusal = too_large(servant, len(value))
+    refusal = too_large(servant, len(value) if value.isascii() else len(value.encode()))
     if refusal is None:
         results.result = value
     return refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -155,7 +156,9 @@ def _at_once(name: str) -> Callable[[Servant, Any], Any]:
             outcome = method()
             if outcome is not None and hasattr(outcome, "__await__"):
                 await outcome
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             refusal = refusal_of(error, f"{self.interface}.{name}")
         if refusal is not None:
             raise refusal.error()
