@@ -101,16 +101,25 @@ with receiving("tcp://127.0.0.1:9") as receiver:
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 """
-    preamble = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom raw_publisher import *\n"
+    # Who runs the tests in the background ignores SIGINT, and so would the child.
+    preamble = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from raw_publisher import *
+"""
     with subprocess.Popen([sys.executable, "-c", preamble + program], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "waiting\n"
-        time.sleep(0.2)
-        begun = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "interrupted\n"
-        assert time.monotonic() - begun < 20  # it would have waited for ever
-        assert process.wait() == 0
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "waiting\n"
+            time.sleep(0.2)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "interrupted\n"
+            assert time.monotonic() - begun < 20  # it would have waited for ever
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 def test_other_threads_run_while_it_waits() -> None:
