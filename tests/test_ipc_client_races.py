@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from pathlib import Path
@@ -202,6 +203,26 @@ def test_close_in_the_thread_of_the_loop(path: Path) -> None:
         until(lambda: listener.connections == 1, "not connected")
         LoopThread.shared().post(init.close)
         until(lambda: init.closed and listener.connections == 0, "not closed")
+
+
+def test_a_protocol_that_is_closed_as_it_connects(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zmqpub.ipc import client
+
+    really = client.connect_over
+    protocol = ipc.CapnpProtocol()
+
+    def connect_and_close(sock: socket.socket, address: str) -> Any:
+        init = really(sock, address)
+        protocol.close()
+        return init
+
+    monkeypatch.setattr(client, "connect_over", connect_and_close)
+    with serving(path, EchoInit()) as listener:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(path))
+        with pytest.raises(errors.ClosedError):
+            protocol.connect(sock, "here")
+        until(lambda: listener.connections == 0, "not closed")
 
 
 def test_another_loop_may_not_end_what_is_of_this_one(path: Path) -> None:

@@ -58,7 +58,7 @@ class BlockTemplate(Protocol):
         ...
 
     def interrupt_wait(self) -> None:
-        """End a wait_next() that another thread is in."""
+        """End a wait_next() that another thread is in. Where it is served, this may not block: it is called in the event loop."""
         ...
 
 
@@ -86,7 +86,7 @@ class Mining(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """End a wait that another thread is in."""
+        """End a wait that another thread is in. Where it is served, this may not block: it is called in the event loop."""
         ...
 
     def submit_block(self, block: bytes) -> CheckResult: ...

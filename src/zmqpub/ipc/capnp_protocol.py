@@ -34,7 +34,12 @@ class CapnpProtocol(Protocol):
         self._check()
         init = connect_over(sock, address)
         with self._lock:
-            self._connected.add(init)
+            closed = self._closed
+            if not closed:
+                self._connected.add(init)
+        if closed:  # meanwhile
+            init.close()
+            self._check()
         return init
 
     def listen(self, sock: socket.socket, init: object, address: str) -> None:
