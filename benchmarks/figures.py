@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from figure import NOT_MEASURED, Figure, percent, ratio, us
@@ -228,8 +228,9 @@ def lost(row: Row) -> str:
     return "" if share is None or share == 1.0 else f" ({percent(share)} delivered)"
 
 
-def figures(results: Results) -> list[Figure]:
-    parts = (
+# What stands between which markers. A run of some of the benchmarks renews what it measured, and leaves the rest as it is.
+PARTS: dict[str, tuple[Callable[[Results], Iterator[Figure]], ...]] = {
+    "figures": (
         bursts,
         subscribers,
         slow_subscribers,
@@ -242,9 +243,15 @@ def figures(results: Results) -> list[Figure]:
         journal_file,
         receiving,
         replaying,
-        between_processes,
-    )
-    return [figure for part in parts for figure in part(results)]
+    ),
+    "figures of IPC": (between_processes,),
+}
+
+
+def figures(results: Results, name: str) -> list[Figure]:
+    """Those that this run measured."""
+    found = [figure for part in PARTS[name] for figure in part(results)]
+    return found if any(figure.measured != NOT_MEASURED for figure in found) else []
 
 
 def rows(some: list[Figure]) -> list[str]:
@@ -252,23 +259,21 @@ def rows(some: list[Figure]) -> list[str]:
     return head + [f"| {figure.what} | {figure.target} | {figure.measured} | {figure.verdict} |" for figure in some]
 
 
-def summary(results: Results) -> str:
+def summary(results: Results, some: list[Figure]) -> str:
     """What there is a target for, in short."""
-    some = [
-        figure._replace(measured=re.sub(r" \(median[^)]*\)", "", figure.measured)) for figure in figures(results) if figure.ok is not None
-    ]
-    return "\n".join([f"Measured on {results.date}: {describe_machine(results.machine)}.", "", *rows(some)])
+    short = [figure._replace(measured=re.sub(r" \(median[^)]*\)", "", figure.measured)) for figure in some if figure.ok is not None]
+    return "\n".join([f"Measured on {results.date}: {describe_machine(results.machine)}.", "", *rows(short)])
 
 
-def table(results: Results) -> str:
+def table(results: Results, some: list[Figure]) -> str:
     """Markdown."""
-    blocks = "; ".join(results.blocks())
-    lines = [
-        f"Measured on {results.date}: {describe_machine(results.machine)}.",
-        f"Blocks: {blocks}. Several numbers in a row stand for these, in this order; where there is one, it is the first block's.",
-        "",
-    ]
-    return "\n".join(lines + rows(figures(results)))
+    lines = [f"Measured on {results.date}: {describe_machine(results.machine)}."]
+    if blocks := results.blocks():
+        lines.append(
+            f"Blocks: {'; '.join(blocks)}. Several numbers in a row stand for these, in this order; where there is one, it is the "
+            "first block's."
+        )
+    return "\n".join([*lines, "", *rows(some)])
 
 
 def put_between(text: str, name: str, content: str) -> str:
@@ -282,10 +287,14 @@ def put_between(text: str, name: str, content: str) -> str:
 
 def main(path: str) -> None:
     results = read(path)
-    content = table(results)
-    print(content)
-    for readme, text in ((README, content), (FRONT, summary(results))):
-        readme.write_text(put_between(readme.read_text(), "figures", text))
+    for name in PARTS:
+        some = figures(results, name)
+        if not some:
+            continue
+        content = table(results, some)
+        print(content)
+        for readme, text in ((README, content), (FRONT, summary(results, some))):
+            readme.write_text(put_between(readme.read_text(), name, text))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,11 @@ class Results:
 
     def blocks(self) -> list[str]:
         """The names of the blocks, the usual one first."""
-        return list(dict.fromkeys(row["block"] for row in self.all("block burst")))
+        return list(
+            dict.fromkeys(
+                row["block"] for question in ("block burst", "notifications over ipc") for row in self.all(question) if "block" in row
+            )
+        )
 
 
 def read(path: str | Path) -> Results:
