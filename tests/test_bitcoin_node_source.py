@@ -15,7 +15,16 @@ import pytest
 from node_twin import TwinNode
 
 from zmqpub import Transaction
-from zmqpub.errors import ConfigError, DisconnectedError, IpcConnectError, RemoteError, RpcError, SourceError, UnimplementedError
+from zmqpub.errors import (
+    ConfigError,
+    DisconnectedError,
+    IpcConnectError,
+    IpcProtocolError,
+    RemoteError,
+    RpcError,
+    SourceError,
+    UnimplementedError,
+)
 from zmqpub.node import NodeView
 from zmqpub.replay.snapshot import Snapshot
 from zmqpub.sources.bitcoin_node import BitcoinNode
@@ -663,6 +672,22 @@ def test_what_never_goes_well_ends_the_source() -> None:
         list(BitcoinNode(node, max_retry=0.01))
     assert node.connections > 2
     assert time.monotonic() - started < PATIENCE
+
+
+@pytest.mark.parametrize(("method", "answer"), [("uptime", None), ("getblock", "zz"), ("getblock", "00"), ("getmempoolinfo", [])])
+def test_answers_that_make_no_sense_end_the_source(method: str, answer: object) -> None:
+    node = TwinNode(RegtestChain())
+    execute = node.execute
+
+    def nonsense(asked: str, *params: object) -> object:
+        return answer if asked == method else execute(asked, *params)
+
+    node.execute = nonsense  # type: ignore[method-assign,assignment]
+    start = node.chain.tip.hash
+    node.chain.mine()
+    source = BitcoinNode(node, poll=0.002, max_retry=0.002, after=start if method == "getblock" else None)
+    with pytest.raises(IpcProtocolError, match=r"^bitcoin-node: Rpc\.\w+: .*makes no sense"):
+        next(iter(source))
 
 
 def test_settings_that_make_no_sense() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from zmqpub._fast import Block, Transaction
-from zmqpub.errors import DecodeError, IpcProtocolError, RemoteError, RpcError, UnimplementedError
+from zmqpub.errors import DecodeError, IpcProtocolError, RemoteError, RpcError, UnimplementedError, ZmqPubError
 from zmqpub.interfaces import BlockRef
 
 __all__ = ["Header", "Listing", "NodeCalls", "NodeConnection", "NodeMining", "NodeRpc"]
@@ -68,6 +69,26 @@ class Listing(NamedTuple):
     """The chain's tip just after that moment."""
 
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _sound(ask: Callable[Concatenate[NodeCalls, _P], _R]) -> Callable[Concatenate[NodeCalls, _P], _R]:
+    """IpcProtocolError where the answer is not what Bitcoin Core answers."""
+
+    @functools.wraps(ask)
+    def asking(calls: NodeCalls, /, *arguments: _P.args, **keywords: _P.kwargs) -> _R:
+        try:
+            return ask(calls, *arguments, **keywords)
+        except (ZmqPubError, LookupError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, ZmqPubError) and not isinstance(error, DecodeError):
+                raise
+            cause = f"an answer that makes no sense: {type(error).__name__}: {error}"
+            raise IpcProtocolError("bitcoin-node", "Rpc", ask.__name__, cause) from error
+
+    return asking
+
+
 class NodeCalls:
     """The questions. Errors of the connection pass through; what the node does not have is None."""
 
@@ -76,6 +97,7 @@ class NodeCalls:
         self._rpc = rpc
         self._by_txid = True
 
+    @_sound
     def header(self, block_hash: bytes) -> Header | None:
         try:
             answer = self._rpc.execute("getblockheader", block_hash.hex())
@@ -86,6 +108,7 @@ class NodeCalls:
         previous = bytes.fromhex(answer.get("previousblockhash", "00" * 32))
         return Header(block_hash, answer["height"], previous, int(answer["chainwork"], 16), answer["confirmations"] >= 0)
 
+    @_sound
     def hash_at(self, height: int) -> bytes | None:
         """Of the active chain's block of that height."""
         try:
@@ -95,6 +118,7 @@ class NodeCalls:
                 return None
             raise
 
+    @_sound
     def block(self, block_hash: bytes) -> Block | None:
         """None where it is unknown, pruned, or not downloaded."""
         try:
@@ -104,17 +128,17 @@ class NodeCalls:
                 logger.error("block %s cannot be had from the node: %s", block_hash.hex(), error.message)
                 return None
             raise
-        except DecodeError as error:
-            raise IpcProtocolError("bitcoin-node", "Rpc", "getblock", f"block {block_hash.hex()}: {error}") from error
         if block.hash != block_hash:
             raise IpcProtocolError("bitcoin-node", "Rpc", "getblock", f"asked for {block_hash.hex()}, answered {block.hash.hex()}")
         return block
 
+    @_sound
     def is_invalid(self, tip: bytes) -> bool:
         """Whether the branch that ends there was found, or declared, invalid."""
         branches = self._optional("getchaintips") or ()
         return any(branch["hash"] == tip.hex() and branch["status"] == "invalid" for branch in branches)
 
+    @_sound
     def uptime(self) -> float:
         """Seconds that the node has been running."""
         return float(self._rpc.execute("uptime"))
@@ -128,6 +152,7 @@ class NodeCalls:
                 return None
             raise
 
+    @_sound
     def mempool_state(self) -> tuple[bool, object]:
         """Whether the mempool was read from disk, and something that changes when it does (except where one transaction came and went)."""
         info = self._optional("getmempoolinfo")
@@ -135,10 +160,12 @@ class NodeCalls:
             return True, object()
         return bool(info.get("loaded", True)), (info["size"], info["bytes"], info["usage"], str(info["total_fee"]))
 
+    @_sound
     def listing(self) -> Listing:
         answer = self._rpc.execute("getrawmempool", False, True)
         return Listing(answer["txids"], answer["mempool_sequence"], bytes.fromhex(self._rpc.execute("getbestblockhash")))
 
+    @_sound
     def transactions(self, txids: Sequence[str]) -> list[Transaction | None]:
         """Of the mempool; None for those that have left it."""
         found: list[Transaction | None] = []

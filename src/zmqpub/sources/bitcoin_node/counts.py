@@ -23,7 +23,7 @@ class NodeCounts:
     mempool: int = 0
     """Transactions in the mempool as last seen."""
     looks: int = 0
-    """How often the whole mempool was listed."""
+    """How often the whole mempool was listed, as of the tip that was told last."""
     added: int = 0
     removed: int = 0
     """Transactions told as added and as removed."""

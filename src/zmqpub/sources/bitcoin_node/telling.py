@@ -228,9 +228,9 @@ class Teller:
             return
         start = monotonic()
         listing = calls.listing()
-        self.counts.looks += 1
         if listing.tip != self.tip.hash:
             return
+        self.counts.looks += 1
         image = self._image
         if image is None:
             self.look_seconds = monotonic() - start
