@@ -123,6 +123,34 @@ def test_threads_are_not_lost_where_the_flag_cannot_be_taken_back(path: Path) ->
         assert link.wire.lanes <= 2
 
 
+@pytest.mark.parametrize("kind", ["as ever", "eager"])
+def test_a_hosts_task_factory_does_not_matter(path: Path, kind: str) -> None:
+    """A wait that is cancelled is interrupted in the peer, though the host's tasks begin at once."""
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if kind == "eager" and factory is None:
+        pytest.skip("this Python has no eager tasks")
+    served = Mining(fails=False)
+
+    async def main() -> None:
+        if kind == "eager":
+            asyncio.get_running_loop().set_task_factory(factory)
+        async with ipc.connect_async(f"unix:{path}", deadline=10) as init:
+            mining = await init.make_mining()
+            wait = asyncio.ensure_future(mining.wait_tip_changed(STEADY))
+            await asyncio.sleep(0.2)
+            wait.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await wait
+            deadline = time.monotonic() + 10
+            while not served.interrupts and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+            assert served.interrupts
+            served.interrupted.set()
+
+    with serving(path, served, grace=0):
+        asyncio.run(main())
+
+
 # ---- giving up on a connection as it is made ----
 
 

@@ -75,8 +75,9 @@ class KjLoop:
         return True
 
     def start(self, awaitable: Awaitable[Any]) -> asyncio.Task[Any]:
-        """A task of the loop's own. To be called in the loop."""
-        task = asyncio.ensure_future(awaitable)
+        """A task of the loop's own, which begins in its next turn. To be called in the loop."""
+        # Not by the host's task factory: its tasks may begin at once, or be none of asyncio's.
+        task = asyncio.Task(awaitable, loop=self.loop) if asyncio.iscoroutine(awaitable) else asyncio.ensure_future(awaitable)
         assert isinstance(task, asyncio.Task)
         self.tasks.add(task)
         task.add_done_callback(self._task_done)
