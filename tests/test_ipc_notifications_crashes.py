@@ -27,6 +27,8 @@ pytest.importorskip("capnp", reason="zmqpub[ipc] is not installed")
 
 import zmqpub
 from zmqpub.ipc.notifications import SpawnedPublisher
+from zmqpub.ipc.notifications.backlog import Backlog
+from zmqpub.ipc.notifications.codec import Kind
 from zmqpub.ipc.process import UnixProcess
 
 PATIENCE = 60.0
@@ -165,6 +167,22 @@ def test_a_child_that_cannot_be_spawned_is_spawned_later() -> None:
         publisher.transaction_added_to_mempool(transaction(1), 1)
         assert publisher.flush(PATIENCE)
         assert publisher.link_stats().acknowledged == 1
+
+
+def test_what_a_child_may_have_journaled_is_not_dropped() -> None:
+    """The next one skips by count what the journal has: these have to come first."""
+    backlog = Backlog(65536, True, lambda: None)
+    for number in range(100):
+        backlog.add(Kind.TRANSACTION_REMOVED, bytes(32), number)
+    assert len(backlog.take(60, 1 << 20, 1 << 20)) == 60
+    backlog.rewind()
+    assert len(backlog.take(10, 1 << 20, 1 << 20)) == 10
+    backlog.rewind()
+    for number in range(100, 300):
+        backlog.add(Kind.TRANSACTION_REMOVED, bytes(32), number)
+    told = [entry.mempool_sequence for entry in backlog.take(512, 1 << 20, 1 << 20)]
+    assert told == [*range(60), *range(60 + backlog.dropped, 300)]
+    assert backlog.dropped == 300 - len(told) > 0
 
 
 def test_a_new_epoch_begins_with_the_parent_and_not_with_each_child(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class Backlog:
         self._waiting: deque[Entry] = deque()
         self._under_way: deque[Entry] = deque()
         self._kept: deque[Entry] = deque()
+        self._again = 0  # how many of those that wait, the first ones, a child may have journaled: they are not dropped
         self._block: Block | None = None
         self._idle = True
         self._closed: str | None = None
@@ -81,7 +82,7 @@ class Backlog:
                 raise ClosedError(self._closed)
             self.handed_over += 1
             entry.number = self.handed_over
-            if self._bytes and self._bytes + entry.cost > self._bound:  # all that is held is under way
+            if self._bytes and self._bytes + entry.cost > self._bound:  # all that is held is under way, or was
                 self.dropped += 1
                 return
             self._waiting.append(entry)
@@ -102,6 +103,7 @@ class Backlog:
                 if self._under_way and self._under_way_bytes + entry.cost > window:
                     break
                 taken.append(self._waiting.popleft())
+                self._again = max(self._again - 1, 0)
                 self._under_way.append(entry)
                 self._under_way_bytes += entry.cost
                 size -= entry.cost
@@ -132,6 +134,7 @@ class Backlog:
         with self._changed:
             self._bytes += self._kept_bytes
             self.acknowledged -= len(self._kept)
+            self._again += len(self._under_way) + len(self._kept)
             self._waiting.extendleft(reversed(self._under_way))
             self._waiting.extendleft(reversed(self._kept))
             self._under_way.clear()
@@ -192,8 +195,9 @@ class Backlog:
         """Under the lock, at the bound: may add() go on?"""
         if not self._drop:
             return False
-        while self._waiting and self._bytes + entry.cost > self._bound:
-            self._bytes -= self._waiting.popleft().cost
+        while len(self._waiting) > self._again and self._bytes + entry.cost > self._bound:
+            self._bytes -= self._waiting[self._again].cost
+            del self._waiting[self._again]
             self.dropped += 1
         self._changed.notify_all()
         return True
