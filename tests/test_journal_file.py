@@ -354,8 +354,8 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_published(path: Path, addre
             assert int(found) == first
             process.stdin.write("once wanted\n")
             process.stdin.flush()
-            threading.Timer(0.05 + rng.random() * 0.3, process.send_signal, (signal.SIGKILL,)).start()
-            returned = first
+            returned = int(process.stdout.readline())  # now it is under way
+            threading.Timer(rng.random() * 0.3, process.send_signal, (signal.SIGKILL,)).start()
             for line in process.stdout:
                 if line.endswith("\n"):
                     returned = int(line)
