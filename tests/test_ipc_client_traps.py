@@ -371,6 +371,8 @@ def test_fork(tmp_path: Path) -> None:
     survives(
         tmp_path,
         """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
 init = ipc.connect(address)
 echo, mining = init.make_echo(), init.make_mining()
 template = mining.create_new_block(cooldown=False)

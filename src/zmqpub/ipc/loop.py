@@ -207,7 +207,10 @@ class LoopThread:
         self._failure: BaseException | None = None
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name="zmqpub-ipc", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # since Python 3.12, once the interpreter has begun to exit
+            raise ClosedError(f"the IPC thread cannot start: {error}") from None
         started.wait()
         if self._failure is not None:
             raise self._failure

@@ -133,7 +133,11 @@ class RpcTable:
 
 def _parameters_of(function: Callable[..., Any]) -> list[Parameter]:
     parameters = []
-    for parameter in inspect.signature(function).parameters.values():
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:  # of some that are built in, nobody knows
+        raise TypeError(f"{function!r}: {error}") from None
+    for parameter in signature.parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             raise TypeError(f"{parameter}: a command takes positional parameters only")
         parameters.append(Parameter(parameter.name, required=parameter.default is parameter.empty))
