@@ -42,6 +42,8 @@ REPLAY = "tcp://127.0.0.1:28339"
 # Python that asks a node, which is a simulated chain meanwhile, and the commands that do.
 ASKS = re.compile(r"\bipc\.connect(_async)?\(node")
 SOCKET = "unix:/tmp/zmqpub-node/node.sock"
+# Python that asks a real node's HTTP server: tests/test_rpc_http_client_with_node.py does.
+NODE_HTTP = re.compile(r"\bHttpRpc\(")
 
 NAMED_REPLAY = re.compile(r"\breplay=\"(.+?)\"")
 INTERRUPTED = (0, -signal.SIGINT, 128 + signal.SIGINT)
@@ -121,6 +123,9 @@ def run_python(text: str) -> str:
         names = {"tests": str(ROOT / "tests"), "path": str(Path(folder) / "saved"), "address": PUBLISHER, "replay": REPLAY, "node": SOCKET}
         program.write_text(NAMES.format(**names) + text)
         command = [sys.executable, "-W", "error", str(program)]
+        if NODE_HTTP.search(text):
+            compile(text, "example", "exec")
+            return "needs a node"
         if ASKS.search(text):
             with running(serving_node()):
                 subprocess.run(command, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=folder)

@@ -124,6 +124,7 @@ def test_parent_or_child_are_killed_and_a_subscriber_sees_everything_once(tmp_pa
             node.stdin.flush()
             deaths = rng.choice((["parent"], ["child", "parent"], ["child", "child", "parent"])) if life < 4 else ["child"]
             upto = first
+            line: list[str] = []
             for death in deaths:
                 upto = min(count, upto + rng.randint(20, 120))
                 pid = int(begun[1])
@@ -136,8 +137,9 @@ def test_parent_or_child_are_killed_and_a_subscriber_sees_everything_once(tmp_pa
                 elif not is_gone(pid):
                     os.kill(pid, signal.SIGKILL)
             if life == 4:
-                while (line := node.stdout.readline().split()) and line[0] != "flushed":
-                    pass
+                while line[:1] != ["flushed"]:  # which it may have been before its child was killed
+                    line = node.stdout.readline().split()
+                    assert line, "it ended"
                 assert line[:2] == ["flushed", str(count)]
                 listener.until(messages(events), PATIENCE)
                 listener.silence(0.3)
