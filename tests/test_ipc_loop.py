@@ -124,7 +124,7 @@ def test_schemas_are_loaded_once_whoever_comes_first() -> None:
 def test_exit_waits_for_nobody_and_answers_who_waits() -> None:
     done = run_python(
         """
-import asyncio, atexit, threading, time
+import asyncio, atexit, os, threading, time
 waiters = []
 atexit.register(lambda: [waiter.join(10) for waiter in waiters])  # runs after the thread's own
 from zmqpub import errors
@@ -132,7 +132,7 @@ from zmqpub.ipc.loop import LoopThread
 thread = LoopThread.shared()
 def wait():
     try: thread.call(asyncio.sleep, 3600)
-    except errors.ClosedError as error: print(error, flush=True)
+    except errors.ClosedError as error: os.write(1, f"{error}\\n".encode())  # in one piece, as others write, too
 waiters += [threading.Thread(target=wait, daemon=True) for _ in range(3)]
 for waiter in waiters: waiter.start()
 time.sleep(0.2)
